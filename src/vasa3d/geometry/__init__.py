@@ -1,0 +1,1 @@
+"""Rotations, pinhole cameras and triangle meshes."""
