@@ -1,0 +1,173 @@
+"""The one way to make pixels from Gaussians: forward EWA splatting on the CPU.
+
+Projection (``kernels.projection``), depth order and tile lists (``kernels.tiles``), compositing
+(``kernels.rasterization``). What is computed is written plainly in ``kernels.reference``; the
+kernels stay within 1/255 of it. Results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vasa3d.kernels.projection import SPLAT_WIDTH, TILE, project_splats
+from vasa3d.kernels.rasterization import adjoint_tiles, composite_tiles, scatter_sums
+from vasa3d.kernels.threads import run_chunks
+from vasa3d.kernels.tiles import count_items, depth_order, list_items
+from vasa3d.types import F32, Camera, Frame, GaussianCloud
+
+MAX_ITEMS = 1 << 22
+"""Entries of all tile lists held at once; scenes with more are drawn in several bands."""
+
+_PROJECT_CHUNK = 4096
+_TILE_CHUNK = 16
+
+
+def render_cloud(
+    cloud: GaussianCloud, camera: Camera, *, background: F32 | None = None, depth: bool = False
+) -> Frame:
+    """Draw a cloud of Gaussians.
+
+    Gaussians that hold NaN or Inf, have no positive covariance, or lie nearer than 5 cm to the
+    camera's plane or behind it are not drawn.
+
+    Args:
+        cloud: The Gaussians, N of them, also none.
+        camera: The camera.
+        background: (3,) colour or (H, W, 3) picture behind the cloud; ``None`` leaves the colour
+            premultiplied.
+        depth: Also compute the expected depth.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ValueError: The background has another shape.
+    """
+    height, width = camera.height, camera.width
+    behind = _background(background, height, width)
+    rgb = np.empty((height, width, 3), np.float32)
+    alpha = np.empty((height, width), np.float32)
+    depth_image = np.empty((height, width), np.float32) if depth else None
+    splats = _project(cloud, camera)
+    for lists in _bands(splats):
+
+        def draw(start: int, stop: int, lists: _Lists = lists) -> None:
+            composite_tiles(
+                start, stop, lists.first_tile, splats.tiles_x, lists.offsets, lists.items,
+                splats.values, behind, rgb, alpha, depth_image,
+            )  # fmt: skip
+
+        run_chunks(draw, len(lists.offsets) - 1, _TILE_CHUNK)
+    return Frame(rgb, alpha, depth_image)
+
+
+def color_adjoint(cloud: GaussianCloud, camera: Camera, image: F32) -> F32:
+    """Transpose of the colour part of drawing: sum_p w_i(p) image(p) for each Gaussian i.
+
+    Drawing without background is linear in the colours, rgb(p) = sum_i w_i(p) c_i; this is its
+    transpose. With an image of ones it gives each Gaussian's total weight in the picture. The
+    cloud's own colours do not matter.
+
+    Args:
+        cloud: The Gaussians.
+        camera: The camera.
+        image: (H, W, C) any number of channels.
+
+    Returns:
+        (N, C) float32; zero for Gaussians that are not drawn.
+
+    Raises:
+        ValueError: The image's size is not the camera's.
+    """
+    if image.ndim != 3 or image.shape[:2] != (camera.height, camera.width):
+        raise ValueError(
+            f"image must have shape ({camera.height}, {camera.width}, any), got {image.shape}"
+        )
+    pixels = np.ascontiguousarray(image, np.float32)
+    totals = np.zeros((len(cloud), pixels.shape[2]), np.float32)
+    splats = _project(cloud, camera)
+    for lists in _bands(splats):
+        sums = np.empty((len(lists.items), pixels.shape[2]), np.float32)
+
+        def gather(start: int, stop: int, lists: _Lists = lists, sums: F32 = sums) -> None:
+            adjoint_tiles(
+                start, stop, lists.first_tile, splats.tiles_x, lists.offsets, lists.items,
+                splats.values, pixels, sums,
+            )  # fmt: skip
+
+        run_chunks(gather, len(lists.offsets) - 1, _TILE_CHUNK)
+        scatter_sums(lists.items, sums, totals)
+    return totals
+
+
+@dataclass(frozen=True)
+class _Splats:
+    """Projected Gaussians: values (N, SPLAT_WIDTH), tile rectangles (N, 4), drawn ones by depth."""
+
+    values: F32
+    rects: NDArray[np.int32]
+    order: NDArray[np.uint32]
+    tiles_x: int
+    tiles_y: int
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Splats of the tiles from ``first_tile`` on, one list after another."""
+
+    first_tile: int
+    offsets: NDArray[np.int64]
+    items: NDArray[np.uint32]
+
+
+def _project(cloud: GaussianCloud, camera: Camera) -> _Splats:
+    count, width, height = len(cloud), camera.width, camera.height
+    means, covariances, opacities, colors = (
+        np.ascontiguousarray(value, np.float32)
+        for value in (cloud.means, cloud.covariances, cloud.opacities, cloud.colors)
+    )
+    view = camera.viewmat[:3].astype(np.float64, order="C")
+    k = camera.K.astype(np.float64, order="C")
+    values = np.empty((count, SPLAT_WIDTH), np.float32)
+    rects = np.empty((count, 4), np.int32)
+    keys = np.empty(count, np.uint32)
+
+    def project(start: int, stop: int) -> None:
+        project_splats(
+            start, stop, means, covariances, opacities, colors, view, k, width, height,
+            values, rects, keys,
+        )  # fmt: skip
+
+    run_chunks(project, count, _PROJECT_CHUNK)
+    return _Splats(values, rects, depth_order(keys), -(-width // TILE), -(-height // TILE))
+
+
+def _bands(splats: _Splats) -> Iterator[_Lists]:
+    """Tile lists, in as few consecutive bands as ``MAX_ITEMS`` allows; no tile is divided."""
+    counts = count_items(splats.order, splats.rects, splats.tiles_x, splats.tiles_y)
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + MAX_ITEMS, side="right")))
+        offsets, items = list_items(splats.order, splats.rects, splats.tiles_x, counts, first, last)
+        yield _Lists(first, offsets, items)
+        first = last
+
+
+def _background(background: F32 | None, height: int, width: int) -> F32:
+    """The background as (1, 1, 3) or (H, W, 3)."""
+    if background is None:
+        return np.zeros((1, 1, 3), np.float32)
+    value = np.ascontiguousarray(background, np.float32)
+    if value.shape == (3,):
+        return value.reshape(1, 1, 3)
+    if value.shape != (height, width, 3):
+        raise ValueError(
+            f"background must have shape (3,) or ({height}, {width}, 3), got {value.shape}"
+        )
+    return value
