@@ -1,0 +1,136 @@
+"""What the renderer computes, written plainly in float64 torch: specification and measure of the
+kernels.
+
+Symbols as in ``projection`` and ``rasterization``. Every Gaussian is evaluated at every pixel, so
+memory is N H W and this is for small pictures. Differentiable in every input but for the culling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vasa3d.kernels.projection import (
+    ALPHA_CAP,
+    ALPHA_FLOOR,
+    CLAMP_MARGIN,
+    LOW_PASS,
+    NEAR_METRES,
+)  # fmt: skip
+from vasa3d.types import Camera
+
+
+@dataclass(frozen=True)
+class ReferenceSplats:
+    """Splats of all N Gaussians.
+
+    Attributes:
+        means: (N, 2) pixels.
+        covariances: (N, 2, 2) square pixels, low-pass included.
+        depths: (N,) metres.
+        drawn: (N,) bool; the other values mean nothing where it is false.
+    """
+
+    means: torch.Tensor
+    covariances: torch.Tensor
+    depths: torch.Tensor
+    drawn: torch.Tensor
+
+
+def reference_project(
+    means: torch.Tensor,
+    covariances: torch.Tensor,
+    opacities: torch.Tensor,
+    colors: torch.Tensor,
+    camera: Camera,
+) -> ReferenceSplats:
+    """EWA projection.
+
+    Args:
+        means: (N, 3) float64 world metres.
+        covariances: (N, 6) float64 upper triangles, square metres.
+        opacities: (N,) float64.
+        colors: (N, 3) float64; only looked at for values that are not finite.
+        camera: The camera.
+    """
+    view = torch.from_numpy(camera.viewmat).double()
+    k = torch.from_numpy(camera.K).double()
+    rotation, translation = view[:3, :3], view[:3, 3]
+    local = means @ rotation.T + translation
+    depths = local[:, 2]
+    pixels = local @ k.T
+    pixels = pixels[:, :2] / depths[:, None]
+
+    size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
+    focal, centre = torch.diagonal(k)[:2], k[:2, 2]
+    margin = CLAMP_MARGIN * 0.5 * size / focal
+    slope = local[:, :2] / depths[:, None]
+    slope = torch.minimum(
+        torch.maximum(slope, -centre / focal - margin), (size - centre) / focal + margin
+    )
+    # Derivative of (x / z, y / z) by (x, y, z), then of the pixel by that.
+    by_point = torch.zeros(len(means), 2, 3, dtype=torch.float64)
+    by_point[:, 0, 0] = by_point[:, 1, 1] = 1.0
+    by_point[:, :, 2] = -slope
+    jacobian = k[:2, :2] @ (by_point / depths[:, None, None]) @ rotation
+
+    full = covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    flat = jacobian @ full @ jacobian.mT + LOW_PASS * torch.eye(2, dtype=torch.float64)
+    finite = torch.isfinite(means).all(1) & torch.isfinite(flat).all(2).all(1)
+    finite &= torch.isfinite(colors).all(1) & torch.isfinite(opacities)
+    positive = (torch.diagonal(full, dim1=1, dim2=2) >= 0.0).all(1)
+    positive &= (torch.diagonal(flat, dim1=1, dim2=2) > 0.0).all(1) & (torch.linalg.det(flat) > 0.0)
+    drawn = finite & positive & (depths >= NEAR_METRES) & (opacities >= ALPHA_FLOOR)
+    return ReferenceSplats(pixels, flat, depths, drawn)
+
+
+def reference_weights(
+    means: torch.Tensor,
+    covariances: torch.Tensor,
+    opacities: torch.Tensor,
+    colors: torch.Tensor,
+    camera: Camera,
+) -> torch.Tensor:
+    """(N, H, W) blend weight of every Gaussian at every pixel; arguments as above."""
+    splats = reference_project(means, covariances, opacities, colors, camera)
+    weights = torch.zeros(len(means), camera.height, camera.width, dtype=torch.float64)
+    ys, xs = torch.meshgrid(
+        torch.arange(camera.height, dtype=torch.float64) + 0.5,
+        torch.arange(camera.width, dtype=torch.float64) + 0.5,
+        indexing="ij",
+    )
+    centres = torch.stack([xs, ys], dim=-1)
+    transmittance = torch.ones(camera.height, camera.width, dtype=torch.float64)
+    nearest_first = torch.argsort(splats.depths.float(), stable=True).tolist()
+    for n in nearest_first:
+        if not splats.drawn[n]:
+            continue
+        offset = centres - splats.means[n]
+        q = 0.5 * (offset @ torch.linalg.inv(splats.covariances[n]) * offset).sum(-1)
+        raw = opacities[n].clamp(max=1.0) * torch.exp(-q)
+        alpha = torch.where(raw >= ALPHA_FLOOR, raw.clamp(max=ALPHA_CAP), 0.0)
+        weights[n] = alpha * transmittance
+        transmittance = transmittance * (1.0 - alpha)
+    return weights
+
+
+def reference_render(
+    means: torch.Tensor,
+    covariances: torch.Tensor,
+    opacities: torch.Tensor,
+    colors: torch.Tensor,
+    camera: Camera,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw Gaussians; arguments as for ``reference_project``.
+
+    Returns:
+        rgb (H, W, 3) premultiplied, alpha (H, W), and expected depth (H, W), 0 where alpha is 0.
+    """
+    splats = reference_project(means, covariances, opacities, colors, camera)
+    weights = reference_weights(means, covariances, opacities, colors, camera)
+    drawn = splats.drawn
+    rgb = torch.einsum("nhw,nc->hwc", weights[drawn], colors[drawn])
+    alpha = weights.sum(0)
+    depth = torch.einsum("nhw,n->hw", weights[drawn], splats.depths[drawn])
+    return rgb, alpha, torch.where(alpha > 0.0, depth / alpha.clamp(min=1e-12), 0.0)
