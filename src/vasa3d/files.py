@@ -1,0 +1,203 @@
+"""Safe writing: a result appears whole under its final name, or not at all.
+
+Everything that the system writes for a user passes through here. A file is written under a hidden
+temporary name in its own folder, flushed to the disk and then renamed, so that no crash, full disk
+or Ctrl-C can leave half a file, and a file that was there before stays as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vasa3d.errors import OutputError
+
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def output_path(path: str | Path, force: bool = False, folder: bool = False) -> Path:
+    """Check that a result can be written, before the minutes of work that make it.
+
+    Args:
+        path: Where the result shall go; ``~`` is understood, links are followed.
+        force: Allow replacing what is there.
+        folder: The result is a folder of files, not one file.
+
+    Returns:
+        The path, absolute.
+
+    Raises:
+        OutputError: It exists and ``force`` is not given, its folder is missing or not writable,
+            or it is of the other kind (file or folder).
+    """
+    target = Path(path)
+    try:
+        target = target.expanduser().resolve()
+        _check_target(target, force, folder)
+    except OSError as error:
+        raise output_error(target, error) from error
+    except RuntimeError as error:  # no such home folder, or a link that points to itself
+        raise OutputError(
+            f"{target} is no usable path: {error}.", hint="choose another output path"
+        ) from error
+    return target
+
+
+def _check_target(target: Path, force: bool, folder: bool) -> None:
+    if target.is_dir() and not folder:
+        raise OutputError(f"{target} is a folder.", hint="add a file name to the output path")
+    if folder and target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file, not a folder.", hint="choose another name")
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OutputError(f"{target} is a device, not a file.", hint="choose another output path")
+    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
+    if occupied and not force:
+        raise OutputError(
+            f"{target} exists already.", hint="add --force to replace it, or choose another name"
+        )
+    parent = target.parent
+    if not parent.is_dir():
+        raise OutputError(
+            f"the folder {parent} does not exist.", hint=f"make it first: mkdir -p '{parent}'"
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"the folder {parent} cannot be written to.",
+            hint="choose a folder that you may write to",
+        )
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The user's version of what the operating system said while writing ``path``."""
+    if error.errno in _FULL_DISK:
+        return OutputError(
+            f"the disk is full: {path} could not be written.",
+            hint="free some space, or write to another disk",
+        )
+    if error.errno in _NO_RIGHTS:
+        return OutputError(
+            f"{path} cannot be written: permission denied.",
+            hint="choose a folder that you may write to",
+        )
+    reason = error.strerror or str(error) or type(error).__name__
+    return OutputError(f"{path} cannot be written: {reason}.", hint="choose another output path")
+
+
+@contextmanager
+def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """Write a file that appears at the end, whole, or not at all.
+
+    ::
+
+        with atomic_file("me.vasa3d") as temporary:
+            temporary.write_bytes(data)
+
+    Args:
+        path: Final name.
+        force: Allow replacing an existing file.
+
+    Yields:
+        A temporary path in the same folder, with the same ending, for the body to write to.
+
+    Raises:
+        OutputError: As ``output_path``, or the operating system refused while the body wrote.
+    """
+    target = output_path(path, force)
+    temporary = _temporary_beside(target)
+    try:
+        yield temporary
+        _flush(temporary)
+        output_path(target, force)  # someone else may have written it meanwhile
+        temporary.replace(target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        if not _is_ours(error, temporary):
+            raise
+        raise output_error(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """Write a folder of files that appears at the end, whole, or not at all.
+
+    With ``force``, files of the old folder that have no new namesake stay: it may hold more than
+    our files.
+
+    Args:
+        path: Final folder; an empty one may be there.
+        force: Allow writing into a folder that holds files.
+
+    Yields:
+        A temporary folder beside it, for the body to fill with files.
+
+    Raises:
+        OutputError: As ``output_path``, or the operating system refused while the body wrote.
+    """
+    target = output_path(path, force, folder=True)
+    temporary = _temporary_beside(target, folder=True)
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _flush(file)
+        if target.exists():
+            for file in sorted(temporary.iterdir()):
+                file.replace(target / file.name)
+        else:
+            temporary.replace(target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        if not _is_ours(error, temporary):
+            raise
+        raise output_error(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_beside(target: Path, folder: bool = False) -> Path:
+    """A fresh hidden file or folder beside ``target``, with the permissions of a plain new one."""
+    name = {"prefix": f".{target.stem[:40]}-", "suffix": target.suffix, "dir": target.parent}
+    try:
+        if folder:
+            temporary = Path(tempfile.mkdtemp(**name))
+        else:
+            handle, text = tempfile.mkstemp(**name)
+            os.close(handle)
+            temporary = Path(text)
+        # tempfile makes them private; the result is the user's and follows the user's umask.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod((0o777 if folder else 0o666) & ~mask)
+    except OSError as error:
+        raise output_error(target, error) from error
+    return temporary
+
+
+def _is_ours(error: OSError, temporary: Path) -> bool:
+    """Whether an error arose while writing here, and not while the body read another file."""
+    return error.filename is None or str(error.filename).startswith(str(temporary))
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    """Make the new name itself durable, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems do not flush folders; the file itself is safe already
+    finally:
+        os.close(handle)

@@ -1,0 +1,171 @@
+"""Results appear whole or not at all, and what was there before stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vasa3d.errors import OutputError
+from vasa3d.files import atomic_file, atomic_folder, output_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_file_appears_only_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+    with atomic_file(target) as temporary:
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".bin"
+    assert target.read_bytes() == b"whole"
+    assert names(tmp_path) == ["out.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_after_an_interruption(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), atomic_file(tmp_path / "out.bin") as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_existing_file_stays_without_force(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+    target.write_bytes(b"old")
+    with (
+        pytest.raises(OutputError, match="exists") as caught,
+        atomic_file(target) as temporary,
+    ):
+        temporary.write_bytes(b"new")
+    assert "--force" in caught.value.hint
+    assert target.read_bytes() == b"old"
+
+
+def test_force_replaces_only_after_success(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(ValueError), atomic_file(target, force=True) as temporary:
+        temporary.write_bytes(b"half")
+        raise ValueError
+    assert target.read_bytes() == b"old"
+    with atomic_file(target, force=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert target.read_bytes() == b"new"
+    assert names(tmp_path) == ["out.bin"]
+
+
+def test_file_made_meanwhile_by_someone_else_stays(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+    with pytest.raises(OutputError, match="exists"), atomic_file(target) as temporary:
+        temporary.write_bytes(b"ours")
+        target.write_bytes(b"theirs")
+    assert target.read_bytes() == b"theirs"
+    assert names(tmp_path) == ["out.bin"]
+
+
+def test_missing_folder_and_folder_as_file_are_told_early(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist") as caught:
+        output_path(tmp_path / "no" / "out.mp4")
+    assert "mkdir" in caught.value.hint
+    with pytest.raises(OutputError, match="is a folder"):
+        output_path(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="not a folder"):
+        output_path(tmp_path / "file", folder=True)
+    with pytest.raises(OutputError):
+        output_path(tmp_path / "file" / "out.mp4")
+    with pytest.raises(OutputError):
+        output_path(tmp_path / ("x" * 300), force=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission denied")]
+)
+def test_system_errors_become_output_errors(tmp_path: Path, code: int, text: str) -> None:
+    with pytest.raises(OutputError, match=text), atomic_file(tmp_path / "out.bin"):
+        raise OSError(code, os.strerror(code))
+    assert names(tmp_path) == []
+
+
+def test_an_unrelated_read_error_stays_itself(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "out.bin"):
+        (tmp_path / "other").read_bytes()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices have paths on POSIX systems only")
+def test_devices_are_never_replaced() -> None:
+    with pytest.raises(OutputError, match="device"):
+        output_path("/dev/null", force=True)
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with atomic_file(tmp_path / "link", force=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "out.bin") as temporary:
+            temporary.write_bytes(b"x")
+    finally:
+        os.umask(old)
+    if os.name == "posix":
+        assert (tmp_path / "out.bin").stat().st_mode & 0o777 == 0o640
+
+
+def test_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    target = tmp_path / "frames"
+    with pytest.raises(ValueError), atomic_folder(target) as temporary:
+        (temporary / "0.png").write_bytes(b"0")
+        raise ValueError
+    assert names(tmp_path) == []
+    with atomic_folder(target) as temporary:
+        (temporary / "0.png").write_bytes(b"0")
+    assert names(target) == ["0.png"]
+    with pytest.raises(OutputError, match="exists"), atomic_folder(target):
+        pass
+    (target / "notes.txt").write_text("keep me")
+    with atomic_folder(target, force=True) as temporary:
+        (temporary / "0.png").write_bytes(b"1")
+    assert names(target) == ["0.png", "notes.txt"]
+    assert (target / "0.png").read_bytes() == b"1"
+    assert names(tmp_path) == ["frames"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path):
+    """A file system of 64 KiB, where the system lets us mount one."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    try:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True
+        )
+    except FileNotFoundError:
+        pytest.skip("no mount command on this system")
+    if done.returncode != 0:
+        pytest.skip("mounting a tiny tmpfs needs root on Linux")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk_is_a_clear_error_and_leaves_nothing(tiny_disk: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="disk is full"),
+        atomic_file(tiny_disk / "out.bin") as temporary,
+    ):
+        temporary.write_bytes(b"x" * 1_000_000)
+    assert names(tiny_disk) == []
