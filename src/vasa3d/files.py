@@ -1,4 +1,4 @@
-"""Safe writing: a result appears whole under its final name, or not at all.
+"""Safe reading and writing: results appear whole under their final names, or not at all.
 
 Everything that the system writes for a user passes through here. A file is written under a hidden
 temporary name in its own folder, flushed to the disk and then renamed, so that no crash, full disk
@@ -15,10 +15,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vasa3d.errors import OutputError
+from vasa3d.errors import InputError, OutputError
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def input_file(path: str | Path, kind: str, error: type[InputError]) -> Path:
+    """Check that a user's file is there, is a plain file, may be read and is not empty.
+
+    Args:
+        path: The file; ``~`` is understood.
+        kind: What it should be, with its article, for the message: ``"an image"``.
+        error: Class of the error to raise.
+
+    Returns:
+        The path with ``~`` expanded.
+
+    Raises:
+        InputError: Of the given class.
+    """
+    file = Path(path)
+    again = f"give the path of {kind} file"
+    try:
+        file = file.expanduser()
+        if not file.exists():
+            raise error(f"there is no file {file}.", hint="check the path for a typing mistake")
+        if file.is_dir():
+            raise error(f"{file} is a folder, not {kind}.", hint=again)
+        if not file.is_file():
+            raise error(f"{file} is a device or pipe, not {kind}.", hint=again)
+        if file.stat().st_size == 0:
+            raise error(f"{file} is empty (0 bytes).", hint="copy or download it again")
+        with file.open("rb"):
+            return file
+    except (OSError, RuntimeError, ValueError) as caught:
+        reason = getattr(caught, "strerror", None) or str(caught)
+        raise error(
+            f"{file} cannot be read: {reason}.", hint="check the path and who may read it"
+        ) from caught
 
 
 def output_path(path: str | Path, force: bool = False, folder: bool = False) -> Path:
