@@ -1,0 +1,293 @@
+"""Heads made of blendshapes and skinning: the shipped model, FLAME, GNM Head.
+
+    v = skin( template + sum_i identity_i B_i + sum_e expression_e D_e + terms + pose correctives )
+
+Terms mend what plain blendshapes get wrong at the lids. With a, b two expression coefficients:
+
+    bump:     4 a (1 - a) S      the arc of a lid half closed, which a straight path cuts short
+    product:  a b S              what two channels together must not do twice
+    closure:  a w (d_lower - d_upper)   with d the rest shape minus the template at the two lid edges: lids of any
+                                        identity meet when the template's do
+
+Pose correctives follow SMPL (Loper et al. 2015, section 3): P vec(R_j - I) over all joints but the root.
+Symbols: V, I, E, J as in ``model``; metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vasa3d.head.model import HeadModel, Mask
+from vasa3d.head.personal import LinearPersonalHead, SparseShapes
+from vasa3d.head.skinning import blend, chain, rotation_matrices
+from vasa3d.types import F32, I32
+
+
+@dataclass(frozen=True)
+class Term:
+    """A corrective shape on a few vertices.
+
+    Attributes:
+        channels: (a, b) for a product of two coefficients; (a, -1) for the bump of one.
+        vertices: (N,) int32 vertices that it moves.
+        deltas: (N, 3) float32 metres.
+    """
+
+    channels: tuple[int, int]
+    vertices: I32
+    deltas: F32
+
+
+@dataclass(frozen=True)
+class Closure:
+    """Makes two lid edges meet for every rest shape when a channel is at 1.
+
+    Attributes:
+        channel: The coefficient a.
+        vertices: (N,) int32 vertices of the lid that moves.
+        weights: (N,) float32 share of the edge's correction that each takes.
+        edge: (N,) int32 vertex of the moving lid's edge that each follows.
+        partners: (N, 2) int32 ends of the other edge's segment where it lands.
+        bary: (N, 2) float32 weights of those ends.
+    """
+
+    channel: int
+    vertices: I32
+    weights: F32
+    edge: I32
+    partners: I32
+    bary: F32
+
+
+@dataclass(frozen=True)
+class LinearHeadData:
+    """Arrays of a linear head.
+
+    Attributes:
+        name: Short name of the model.
+        template: (V, 3) float32 mean head.
+        faces: (F, 3) int32.
+        identity: (I, V, 3) float32 basis.
+        expression: (E, V, 3) float32 basis.
+        expression_names: E names.
+        joint_names: J names.
+        joint_parents: J parents, -1 for the root.
+        joints: (J, 3) float32 joint positions of the template.
+        joints_identity: (I, J, 3) float32 how identity moves them.
+        weights: (V, J) float32.
+        regions: Name -> (V,) bool.
+        pose: (9 (J - 1), V, 3) float32 pose correctives, or None.
+        terms: Corrective shapes.
+        closures: Lid closures.
+    """
+
+    name: str
+    template: F32
+    faces: I32
+    identity: F32
+    expression: F32
+    expression_names: tuple[str, ...]
+    joint_names: tuple[str, ...]
+    joint_parents: tuple[int, ...]
+    joints: F32
+    joints_identity: F32
+    weights: F32
+    regions: dict[str, Mask] = field(default_factory=dict)
+    pose: F32 | None = None
+    terms: tuple[Term, ...] = ()
+    closures: tuple[Closure, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """The arrays of a head on one device in one precision."""
+
+    template: Tensor
+    identity: Tensor
+    expression: Tensor
+    joints: Tensor
+    joints_identity: Tensor
+    weights: Tensor
+    pose: Tensor | None
+    term_vertices: Tensor
+    term_deltas: Tensor
+    term_owner: Tensor
+    closures: tuple[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor], ...]
+
+
+class LinearHead(HeadModel):
+    """A head of blendshapes, correctives and linear blend skinning."""
+
+    def __init__(self, data: LinearHeadData) -> None:
+        self.data = data
+        self.name = data.name
+        self.faces = data.faces
+        self.num_vertices = len(data.template)
+        self.num_identity = len(data.identity)
+        self.num_expression = len(data.expression)
+        self.expression_names = data.expression_names
+        self.joint_names = data.joint_names
+        self.joint_parents = data.joint_parents
+        self.weights = data.weights
+        self.regions = data.regions
+        self._tensors = lru_cache(maxsize=4)(self._to_tensors)
+
+    def __call__(
+        self, identity: Tensor, expression: Tensor, joints: Tensor, translation: Tensor
+    ) -> Tensor:
+        """Pose one person over B frames; see ``HeadModel``."""
+        t = self._tensors(identity.device, identity.dtype)
+        rest_delta = torch.einsum("i,ivc->vc", identity, t.identity)
+        moved = torch.einsum("be,evc->bvc", expression, t.expression)
+        moved = moved + (t.template + rest_delta)
+        if len(t.term_vertices):
+            amounts = self._term_amounts(expression)[:, t.term_owner, None]
+            moved = moved.index_add(1, t.term_vertices, amounts * t.term_deltas)
+        for channel, vertices, weights, edge, partners, bary in t.closures:
+            gap = (rest_delta[partners] * bary[..., None]).sum(dim=1) - rest_delta[edge]
+            amount = expression[:, channel, None, None]
+            moved = moved.index_add(1, vertices, amount * (weights[:, None] * gap))
+        rotations = rotation_matrices(joints)
+        if t.pose is not None:
+            eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
+            feature = (rotations[:, 1:] - eye).flatten(1)
+            moved = moved + torch.einsum("bp,pvc->bvc", feature, t.pose)
+        positions = t.joints + torch.einsum("i,ijc->jc", identity, t.joints_identity)
+        transforms = chain(rotations, positions, self.joint_parents, translation)
+        return blend(moved, transforms, t.weights)
+
+    def joint_positions(self, identity: Tensor) -> Tensor:
+        """(J, 3) joint positions at rest, differentiable."""
+        t = self._tensors(identity.device, identity.dtype)
+        return t.joints + torch.einsum("i,ijc->jc", identity, t.joints_identity)
+
+    def personalised(self, identity: F32, offsets: F32 | None = None) -> LinearPersonalHead:
+        """This person's head for real time; see ``HeadModel``."""
+        d = self.data
+        code = np.asarray(identity, np.float32)
+        delta = np.tensordot(code, d.identity, axes=1)
+        if offsets is not None:
+            delta = delta + np.asarray(offsets, np.float32)
+        return LinearPersonalHead(
+            rest=np.ascontiguousarray(d.template + delta, np.float32),
+            joints_rest=(d.joints + np.tensordot(code, d.joints_identity, axes=1)).astype(
+                np.float32
+            ),
+            parents=np.asarray(d.joint_parents, np.int32),
+            weights=d.weights,
+            shapes=self._shapes.with_closures([_closed(c, delta) for c in d.closures]),
+            products=self._products,
+            pose=d.pose,
+        )
+
+    def subset(self, vertices: NDArray[np.integer]) -> LinearHead:
+        """The same head on a few vertices, for fast fitting; it has no faces.
+
+        Corrective terms are kept where they touch these vertices; lid closures are left out, since their edges may be
+        absent.
+        """
+        d = self.data
+        index = np.asarray(vertices)
+        place = np.full(self.num_vertices, -1, np.int32)
+        place[index] = np.arange(len(index), dtype=np.int32)
+        terms = []
+        for term in d.terms:
+            kept = place[term.vertices] >= 0
+            if kept.any():
+                terms.append(Term(term.channels, place[term.vertices[kept]], term.deltas[kept]))
+        return LinearHead(
+            LinearHeadData(
+                name=d.name,
+                template=d.template[index],
+                faces=np.zeros((0, 3), np.int32),
+                identity=np.ascontiguousarray(d.identity[:, index]),
+                expression=np.ascontiguousarray(d.expression[:, index]),
+                expression_names=d.expression_names,
+                joint_names=d.joint_names,
+                joint_parents=d.joint_parents,
+                joints=d.joints,
+                joints_identity=d.joints_identity,
+                weights=d.weights[index],
+                regions={name: mask[index] for name, mask in d.regions.items()},
+                pose=None if d.pose is None else np.ascontiguousarray(d.pose[:, index]),
+                terms=tuple(terms),
+            )
+        )
+
+    @cached_property
+    def _shapes(self) -> SparseShapes:
+        """Expression channels, then terms, as lists of moved vertices."""
+        d = self.data
+        shapes = [
+            (moved.astype(np.int32), delta[moved])
+            for delta in d.expression
+            for moved in [np.flatnonzero(np.abs(delta).max(axis=1) > 0.0)]
+        ]
+        shapes += [(term.vertices, term.deltas) for term in d.terms]
+        return SparseShapes.join(shapes)
+
+    @cached_property
+    def _products(self) -> I32:
+        """(P, 2) channels of each shape after the expression's own; -1 bump, -2 the channel itself."""
+        rows = [term.channels for term in self.data.terms]
+        rows += [(closure.channel, -2) for closure in self.data.closures]
+        return np.array(rows, np.int32).reshape(-1, 2)
+
+    def _term_amounts(self, expression: Tensor) -> Tensor:
+        """(B, number of terms) activations."""
+        amounts = []
+        for term in self.data.terms:
+            a, b = term.channels
+            value = expression[:, a]
+            amounts.append(value * expression[:, b] if b >= 0 else 4.0 * value * (1.0 - value))
+        return torch.stack(amounts, dim=1)
+
+    def _to_tensors(self, device: torch.device, dtype: torch.dtype) -> _Tensors:
+        d = self.data
+
+        def real(array: F32) -> Tensor:
+            return torch.as_tensor(array, dtype=dtype, device=device)
+
+        def index(array: NDArray[np.integer]) -> Tensor:
+            return torch.as_tensor(array, dtype=torch.long, device=device)
+
+        owner = np.repeat(np.arange(len(d.terms)), [len(t.vertices) for t in d.terms])
+        empty = np.zeros((0, 3), np.float32)
+        return _Tensors(
+            template=real(d.template),
+            identity=real(d.identity),
+            expression=real(d.expression),
+            joints=real(d.joints),
+            joints_identity=real(d.joints_identity),
+            weights=real(d.weights),
+            pose=None if d.pose is None else real(d.pose),
+            term_vertices=index(
+                np.concatenate([np.zeros(0, np.int32), *(t.vertices for t in d.terms)])
+            ),
+            term_deltas=real(np.concatenate([empty, *(t.deltas for t in d.terms)])),
+            term_owner=index(owner),
+            closures=tuple(
+                (
+                    c.channel,
+                    index(c.vertices),
+                    real(c.weights),
+                    index(c.edge),
+                    index(c.partners),
+                    real(c.bary),
+                )
+                for c in d.closures
+            ),
+        )
+
+
+def _closed(closure: Closure, delta: F32) -> tuple[I32, F32]:
+    """What a lid closure adds for this rest shape at full activation."""
+    landing = (delta[closure.partners] * closure.bary[..., None]).sum(axis=1)
+    gap = landing - delta[closure.edge]
+    return closure.vertices, (closure.weights[:, None] * gap).astype(np.float32)

@@ -1,0 +1,158 @@
+"""One person's head in real time: sparse blendshapes and skinning for one frame, without autograd.
+
+Only channels that are active and vertices that they move are touched. Symbols as in ``linear``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from vasa3d.head.model import PersonalHead
+from vasa3d.head.skinning import joint_chain, skin_in_place
+from vasa3d.types import F32, I32
+
+_BUMP = -1
+_PLAIN = -2
+
+
+@dataclass(frozen=True)
+class SparseShapes:
+    """Shapes as lists of moved vertices, one after the other.
+
+    Attributes:
+        starts: (C + 1,) int32 where each shape's list starts.
+        vertices: (N,) int32.
+        deltas: (N, 3) float32 metres.
+    """
+
+    starts: I32
+    vertices: I32
+    deltas: F32
+
+    @staticmethod
+    def join(shapes: list[tuple[I32, F32]]) -> SparseShapes:
+        """Put (vertices, deltas) lists one after the other."""
+        counts = [len(vertices) for vertices, _ in shapes]
+        return SparseShapes(
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+            vertices=np.concatenate([np.zeros(0, np.int32), *(v for v, _ in shapes)]),
+            deltas=np.concatenate([np.zeros((0, 3), np.float32), *(d for _, d in shapes)]),
+        )
+
+    def with_closures(self, more: list[tuple[I32, F32]]) -> SparseShapes:
+        """These shapes and a few more after them."""
+        tail = SparseShapes.join(more)
+        return SparseShapes(
+            starts=np.concatenate([self.starts, tail.starts[1:] + self.starts[-1]]),
+            vertices=np.concatenate([self.vertices, tail.vertices]),
+            deltas=np.concatenate([self.deltas, tail.deltas]),
+        )
+
+
+class LinearPersonalHead(PersonalHead):
+    """Real-time side of ``LinearHead``; made by ``LinearHead.personalised``.
+
+    Args:
+        rest: (V, 3) rest vertices.
+        joints_rest: (J, 3) joint positions.
+        parents: (J,) int32.
+        weights: (V, J).
+        shapes: Expression shapes, then one shape for each row of ``products``.
+        products: (P, 2) int32 which coefficients drive each further shape.
+        pose: (9 (J - 1), V, 3) pose correctives, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        rest: F32,
+        joints_rest: F32,
+        parents: I32,
+        weights: F32,
+        shapes: SparseShapes,
+        products: I32,
+        pose: F32 | None,
+    ) -> None:
+        self.rest = rest
+        self.joints_rest = joints_rest
+        self._parents = parents
+        self._weights = np.ascontiguousarray(weights, np.float32)
+        self._shapes = shapes
+        self._products = products
+        self._pose = None if pose is None else pose.reshape(len(pose), -1)
+
+    def vertices(
+        self, expression: F32, joints: F32, translation: F32, out: F32 | None = None
+    ) -> F32:
+        """Vertices of one frame; see ``PersonalHead``."""
+        if out is None:
+            out = np.empty_like(self.rest)
+        out[:] = self.rest
+        coefficients = np.ascontiguousarray(expression, np.float32)
+        shapes = self._shapes
+        _add_shapes(
+            out, shapes.starts, shapes.vertices, shapes.deltas, coefficients, self._products
+        )
+        transforms = self.joint_transforms(joints, translation)
+        if self._pose is not None:
+            feature = _turns(np.ascontiguousarray(joints, np.float32))
+            out += (feature @ self._pose).reshape(out.shape)
+        skin_in_place(out, self._weights, transforms)
+        return out
+
+    def joint_transforms(self, joints: F32, translation: F32) -> F32:
+        """(J, 4, 4) float32 maps from rest to posed space; see ``PersonalHead``."""
+        transforms = np.empty((len(self._parents), 4, 4), np.float32)
+        joint_chain(
+            np.ascontiguousarray(joints, np.float32),
+            self.joints_rest,
+            self._parents,
+            np.ascontiguousarray(translation, np.float32),
+            transforms,
+        )
+        return transforms
+
+
+@njit(cache=True, fastmath=True)
+def _add_shapes(
+    out, starts, vertices, deltas, coefficients, products
+):  # pragma: no cover - compiled
+    """Add every active shape to ``out``."""
+    count = len(coefficients)
+    for shape in range(len(starts) - 1):
+        if shape < count:
+            amount = coefficients[shape]
+        else:
+            a, b = products[shape - count, 0], products[shape - count, 1]
+            amount = coefficients[a]
+            if b == _BUMP:
+                amount = np.float32(4.0) * amount * (np.float32(1.0) - amount)
+            elif b != _PLAIN:
+                amount *= coefficients[b]
+        if amount == 0.0:
+            continue
+        for n in range(starts[shape], starts[shape + 1]):
+            v = vertices[n]
+            out[v, 0] += amount * deltas[n, 0]
+            out[v, 1] += amount * deltas[n, 1]
+            out[v, 2] += amount * deltas[n, 2]
+
+
+@njit(cache=True)
+def _turns(joints):  # pragma: no cover - compiled
+    """(9 (J - 1),) entries of R_j - I of all joints but the root, row by row."""
+    feature = np.empty(9 * (len(joints) - 1), np.float32)
+    zeros = np.zeros((1, 3), np.float32)
+    root = np.full(1, -1, np.int32)
+    still = np.zeros(3, np.float32)
+    turn = np.empty((1, 4, 4), np.float32)
+    for j in range(1, len(joints)):
+        joint_chain(joints[j : j + 1], zeros, root, still, turn)
+        for i in range(3):
+            for k in range(3):
+                entry = turn[0, i, k] - (1.0 if i == k else 0.0)
+                feature[9 * (j - 1) + 3 * i + k] = entry
+    return feature
