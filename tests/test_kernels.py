@@ -131,17 +131,17 @@ def test_tile_lists_hold_each_splat_once_per_tile_in_depth_order() -> None:
     high = low + rng.integers(0, 4, (200, 2))
     rects = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1).astype(np.int32)
     order = rng.permutation(200).astype(np.uint32)
-    counts = count_items(order, rects, 9, 9)
-    whole = list_items(order, rects, 9, counts, 0, 81)
-    for tile in range(81):
-        y, x = divmod(tile, 9)
-        inside = (rects[:, 0] <= x) & (x < rects[:, 1]) & (rects[:, 2] <= y) & (y < rects[:, 3])
-        expected = order[inside[order]]
-        assert (whole[1][whole[0][tile] : whole[0][tile + 1]] == expected).all()
-    for first, last in ((0, 5), (5, 6), (6, 40), (40, 81)):
-        offsets, items = list_items(order, rects, 9, counts, first, last)
-        assert (items == whole[1][whole[0][first] : whole[0][last]]).all()
-        assert (offsets == whole[0][first : last + 1] - whole[0][first]).all()
+    counts = count_items(rects, 9, 9)
+    for first, last, cut in ((0, 81, 40), (3, 7, 2), (6, 40, 17), (80, 81, 0)):
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[first:last])])
+        items = np.empty(offsets[-1], np.uint32)
+        list_items(0, cut, first, order, rects, 9, offsets, items)
+        list_items(cut, last - first, first, order, rects, 9, offsets, items)
+        for tile in range(first, last):
+            y, x = divmod(tile, 9)
+            inside = (rects[:, 0] <= x) & (x < rects[:, 1]) & (rects[:, 2] <= y) & (y < rects[:, 3])
+            listed = items[offsets[tile - first] : offsets[tile - first + 1]]
+            assert (listed == order[inside[order]]).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vasa3d.kernels.projection import SPLAT_WIDTH, TILE, project_splats
 from vasa3d.kernels.rasterization import adjoint_tiles, composite_tiles, scatter_sums
-from vasa3d.kernels.threads import run_chunks
+from vasa3d.kernels.threads import get_num_threads, run_chunks
 from vasa3d.kernels.tiles import count_items, depth_order, list_items
 from vasa3d.types import F32, Camera, Frame, GaussianCloud
 
@@ -148,13 +148,28 @@ def _project(cloud: GaussianCloud, camera: Camera) -> _Splats:
 
 def _bands(splats: _Splats) -> Iterator[_Lists]:
     """Tile lists, in as few consecutive bands as ``MAX_ITEMS`` allows; no tile is divided."""
-    counts = count_items(splats.order, splats.rects, splats.tiles_x, splats.tiles_y)
-    ends = np.cumsum(counts)
+    counts = count_items(splats.rects, splats.tiles_x, splats.tiles_y)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     first = 0
     while first < len(counts):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + MAX_ITEMS, side="right")))
-        offsets, items = list_items(splats.order, splats.rects, splats.tiles_x, counts, first, last)
+        fitting = int(np.searchsorted(ends, ends[first] + MAX_ITEMS, side="right")) - 1
+        last = max(first + 1, fitting)
+        offsets = ends[first : last + 1] - ends[first]
+        items = np.empty(offsets[-1], np.uint32)
+
+        def fill(
+            start: int,
+            stop: int,
+            first: int = first,
+            offsets: NDArray[np.int64] = offsets,
+            items: NDArray[np.uint32] = items,
+        ) -> None:
+            list_items(
+                start, stop, first, splats.order, splats.rects, splats.tiles_x, offsets, items
+            )
+
+        # Every call walks all splats, so one call for each thread.
+        run_chunks(fill, last - first, -(-(last - first) // get_num_threads()))
         yield _Lists(first, offsets, items)
         first = last
 

@@ -54,37 +54,55 @@ def depth_order(keys):  # pragma: no cover - compiled
 
 
 @njit(nogil=True, cache=True)
-def count_items(order, rects, tiles_x, tiles_y):  # pragma: no cover - compiled
-    """(tiles_x * tiles_y,) int64 number of splats in each tile, tiles row by row."""
-    counts = np.zeros(tiles_x * tiles_y, np.int64)
-    for m in range(len(order)):
-        rect = rects[order[m]]
-        for ty in range(rect[2], rect[3]):
-            for tx in range(rect[0], rect[1]):
-                counts[ty * tiles_x + tx] += 1
+def count_items(rects, tiles_x, tiles_y):  # pragma: no cover - compiled
+    """(tiles_x * tiles_y,) int64 number of splats in each tile, tiles row by row.
+
+    Each rectangle adds to four corners of a difference table, whose running sums along x and y
+    are the counts: the cost does not depend on how large splats are.
+    """
+    table = np.zeros((tiles_y + 1, tiles_x + 1), np.int64)
+    for n in range(len(rects)):
+        x0, x1, y0, y1 = rects[n]
+        table[y0, x0] += 1
+        table[y0, x1] -= 1
+        table[y1, x0] -= 1
+        table[y1, x1] += 1
+    counts = np.empty(tiles_x * tiles_y, np.int64)
+    above = np.zeros(tiles_x, np.int64)
+    for y in range(tiles_y):
+        running = 0
+        for x in range(tiles_x):
+            running += table[y, x]
+            above[x] += running
+            counts[y * tiles_x + x] = above[x]
     return counts
 
 
 @njit(nogil=True, cache=True)
-def list_items(order, rects, tiles_x, counts, first, last):  # pragma: no cover - compiled
-    """Lists of the tiles ``first`` to ``last``.
+def list_items(
+    start, stop, first_tile, order, rects, tiles_x, offsets, items
+):  # pragma: no cover - compiled
+    """Write the lists of the tiles ``first_tile + start`` to ``first_tile + stop``.
 
-    Returns:
-        offsets (last - first + 1,) int64 and items (I,) uint32, the splats' indices.
+    Args:
+        start: First list.
+        stop: One past the last list.
+        first_tile: Tile of list 0.
+        order: (M,) uint32 splats, nearest first.
+        rects: (N, 4) int32 tiles covered by each splat.
+        tiles_x: Tiles in a row.
+        offsets: (L + 1,) int64 place of each list in ``items``.
+        items: (I,) uint32 output.
     """
-    offsets = np.zeros(last - first + 1, np.int64)
-    for tile in range(first, last):
-        offsets[tile - first + 1] = offsets[tile - first] + counts[tile]
-    items = np.empty(offsets[-1], np.uint32)
-    position = offsets[:-1].copy()
-    whole = first == 0 and last == len(counts)
+    position = offsets[start:stop].copy()
+    begin, end = first_tile + start, first_tile + stop
+    row_0, row_1 = begin // tiles_x, (end + tiles_x - 1) // tiles_x
     for m in range(len(order)):
         index = order[m]
         rect = rects[index]
-        for ty in range(rect[2], rect[3]):
-            for tx in range(rect[0], rect[1]):
-                tile = ty * tiles_x + tx
-                if whole or first <= tile < last:
-                    items[position[tile - first]] = index
-                    position[tile - first] += 1
-    return offsets, items
+        for ty in range(max(rect[2], row_0), min(rect[3], row_1)):
+            first = max(ty * tiles_x + rect[0], begin)
+            last = min(ty * tiles_x + rect[1], end)
+            for tile in range(first, last):
+                items[position[tile - begin]] = index
+                position[tile - begin] += 1
