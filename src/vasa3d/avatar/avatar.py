@@ -1,0 +1,191 @@
+"""The avatar: one person's animatable 3D Gaussian head."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vasa3d.avatar.deformation import (
+    VasResidual,
+    base_deformation,
+    mix_mood,
+    unmix_mood,
+)
+from vasa3d.avatar.gaussians import Gaussians, build_covariances
+from vasa3d.geometry.meshes import triangle_affines
+from vasa3d.head import ArkitHead, PersonalHead, load_head
+from vasa3d.kernels.posing import pose_gaussians
+from vasa3d.portrait.fitting import unfolded_expression
+from vasa3d.types import (
+    F32,
+    NUM_CHANNELS,
+    U8,
+    Camera,
+    GaussianCloud,
+    MotionLatents,
+    check_array,
+)
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """A 3D Gaussian head conditioned on the motion latent.
+
+    Attributes:
+        identity: (I,) float32 identity coefficients of the shipped head.
+        offsets: (V, 3) float32 personal vertex offsets, metres.
+        mood: (52,) float32 expression that stays under all motion.
+        photo_expression: (52,) float32 expression of the portrait.
+        photo_eyes: (2, 3) float32 axis-angle of the eyes in the portrait.
+        camera: The portrait's camera: square, framing head and shoulders.
+        gaussians: Canonical Gaussians.
+        vas: VAS residual, rank 0 for none.
+        background_bytes: (B,) uint8 encoded picture of the scene behind the person (WebP), a margin beyond the framing.
+        provenance: Where the avatar comes from: settings, hashes of photo and weights, declared consent.
+    """
+
+    identity: F32
+    offsets: F32
+    mood: F32
+    photo_expression: F32
+    photo_eyes: F32
+    camera: Camera
+    gaussians: Gaussians
+    vas: VasResidual
+    background_bytes: U8
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        head = self.head
+        check_array("identity", self.identity, (head.num_identity,))
+        check_array("offsets", self.offsets, (head.num_vertices, 3))
+        check_array("mood", self.mood, (NUM_CHANNELS,))
+        check_array("photo_expression", self.photo_expression, (NUM_CHANNELS,))
+        check_array("photo_eyes", self.photo_eyes, (2, 3))
+        triangles = self.gaussians.triangles
+        if len(triangles) and (triangles.min() < 0 or triangles.max() >= len(head.faces)):
+            raise ValueError("a Gaussian is bound to a triangle that the head does not have")
+        if self.gaussians.layer_weights.shape[1] != len(head.joint_names):
+            raise ValueError(f"layer weights must have {len(head.joint_names)} columns")
+        if self.vas.modes.shape[1] != len(self.gaussians):
+            raise ValueError("the VAS residual belongs to another number of Gaussians")
+
+    @property
+    def head(self) -> ArkitHead:
+        """The head model under the Gaussians."""
+        return load_head()
+
+    @cached_property
+    def personal_head(self) -> PersonalHead:
+        """The head model with this person's identity."""
+        return self.head.personalised(self.identity, self.offsets)
+
+    @cached_property
+    def canonical_vertices(self) -> F32:
+        """(V, 3) mesh of the canonical space, metres."""
+        return canonical_vertices(self.personal_head)
+
+    @property
+    def photo_latents(self) -> MotionLatents:
+        """The motion that gives the portrait back: one frame."""
+        dyn = unmix_mood(self.photo_expression, self.mood)[None]
+        return MotionLatents(dyn, np.zeros((1, 6), np.float32))
+
+    @cached_property
+    def background(self) -> U8:
+        """(B, B, 3) uint8 scene behind the person; its middle lies behind the framing."""
+        with Image.open(io.BytesIO(self.background_bytes.tobytes())) as image:
+            return np.asarray(image.convert("RGB"))
+
+    def pose(self, latents: MotionLatents, frame: int = 0) -> GaussianCloud:
+        """Gaussians of one frame of motion, in world space.
+
+        Args:
+            latents: Motion.
+            frame: Which frame of it.
+
+        Returns:
+            The posed cloud.
+        """
+        one = MotionLatents(
+            latents.dyn[frame : frame + 1], latents.pose[frame : frame + 1], latents.fps
+        )
+        params = base_deformation(one, self.head, self.identity, self.mood, self.photo_eyes)
+        joints, translation = params.joints[0], params.translation[0]
+        vertices = self.personal_head.vertices(params.expression[0], joints, translation)
+        maps = triangle_affines(self.canonical_vertices, vertices, self.head.faces)
+        transforms = self.personal_head.joint_transforms(joints, translation)
+        joint_maps = np.ascontiguousarray(transforms[:, :3], np.float32)
+        canonical = self._residual(one.dyn[0]) if self.vas.rank else self._still
+        means, covariances, opacities, colors = canonical
+        out_means, out_covariances = np.empty_like(means), np.empty_like(covariances)
+        pose_gaussians(
+            means, covariances, self.gaussians.triangles, maps,
+            self.gaussians.layer_weights, joint_maps, out_means, out_covariances,
+        )  # fmt: skip
+        return GaussianCloud(out_means, out_covariances, opacities, colors)
+
+    @cached_property
+    def _still(self) -> tuple[F32, F32, F32, F32]:
+        g = self.gaussians
+        return g.means, g.covariances(), g.opacities, g.colors
+
+    def _residual(self, dyn: F32) -> tuple[F32, F32, F32, F32]:
+        """Canonical Gaussians with the VAS residual of one latent (52,) added."""
+        weights = self.vas.mixing @ np.append(dyn, np.float32(1.0))
+        delta = np.tensordot(weights, self.vas.modes, 1)
+        g = self.gaussians
+        return (
+            g.means + delta[:, :3],
+            build_covariances(g.quats + delta[:, 3:7], g.scales * np.exp(delta[:, 7:10])),
+            np.clip(g.opacities + delta[:, 13], 0.0, 1.0),
+            g.colors + delta[:, 10:13],
+        )
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the avatar to one ``.vasa3d`` file (``docs/formats.md``).
+
+        Args:
+            path: Where to.
+            force: Replace an existing file.
+
+        Raises:
+            OutputError: The file exists, or cannot be written.
+        """
+        from vasa3d.avatar.file import write_avatar
+
+        write_avatar(self, Path(path), force=force)
+
+    @staticmethod
+    def load(path: str | Path) -> Avatar:
+        """Read an avatar file.
+
+        Raises:
+            AvatarFileError: Not an avatar, a damaged one, or one of a newer version.
+        """
+        from vasa3d.avatar.file import read_avatar
+
+        return read_avatar(Path(path))
+
+
+def canonical_vertices(person: PersonalHead) -> F32:
+    """(V, 3) the person's head in canonical pose."""
+    head = load_head()
+    joints = np.zeros((len(head.joint_names), 3), np.float32)
+    return person.vertices(unfolded_expression(head), joints, np.zeros(3, np.float32)).copy()
+
+
+def photo_vertices(person: PersonalHead, expression: F32, mood: F32, eyes: F32) -> F32:
+    """(V, 3) the person's head as ``Avatar.photo_latents`` pose it."""
+    head = load_head()
+    joints = np.zeros((len(head.joint_names), 3), np.float32)
+    joints[head.joint_names.index("eyeLeft")] = eyes[0]
+    joints[head.joint_names.index("eyeRight")] = eyes[1]
+    shown = mix_mood(unmix_mood(expression, mood), mood)
+    return person.vertices(shown, joints, np.zeros(3, np.float32)).copy()

@@ -1,0 +1,186 @@
+"""Colours of the avatar: what the photo shows, what must be made up, and the exact solve that joins them.
+
+Skin that the photo hides takes its colour from the other side of the face where that is in view, and else from its
+surroundings by diffusion over the mesh. Teeth, gums, tongue and mouth cavity have usual colours under the photo's
+brightness, teeth those of the photo when it shows some.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import cg
+
+from vasa3d.avatar.sampling import read_pixels
+from vasa3d.geometry.cameras import camera_center, project
+from vasa3d.geometry.meshes import vertex_normals
+from vasa3d.head import ArkitHead
+from vasa3d.render import color_adjoint, render_cloud
+from vasa3d.types import F32, Camera, GaussianCloud
+
+_MOUTH_COLORS = {
+    "teethUpper": (0.88, 0.84, 0.78), "teethLower": (0.84, 0.80, 0.74), "gumsUpper": (0.66, 0.38, 0.36),
+    "gumsLower": (0.62, 0.35, 0.33), "tongue": (0.66, 0.36, 0.34), "mouthCavity": (0.22, 0.08, 0.07),
+}  # fmt: skip
+"""Usual sRGB colours in good light."""
+_USUAL_SKIN_LIGHT = 0.72
+"""Brightest channel of well-lit fair skin; brightness of the photo is judged against the brighter of skin and teeth."""
+
+
+def mouth_colors(head: ArkitHead, vertices: F32, photo_light: float) -> tuple[F32, np.ndarray]:
+    """Colours of the inner mouth, darker towards the throat.
+
+    Args:
+        head: Head model.
+        vertices: (V, 3) head in the photo's pose.
+        photo_light: Brightness of the photo, 1 = good light.
+
+    Returns:
+        (V, 3) colours and (V,) bool which vertices have one.
+    """
+    colors = np.zeros((head.num_vertices, 3), np.float32)
+    known = np.zeros(head.num_vertices, bool)
+    lips = head.regions["lipUpper"] | head.regions["lipLower"]
+    front = float(vertices[lips, 2].max())
+    for name, color in _MOUTH_COLORS.items():
+        region = head.regions[name]
+        depth = np.clip((front - vertices[region, 2]) / 0.055, 0.0, 1.0)
+        side = np.clip(np.abs(vertices[region, 0]) / 0.03, 0.0, 1.0)
+        shade = (1.0 - 0.75 * depth) * (1.0 - 0.35 * side**2)
+        colors[region] = np.array(color, np.float32) * (photo_light * shade)[:, None]
+        known |= region
+    return colors, known
+
+
+def light_of(rgb: F32, skin: np.ndarray) -> float:
+    """Brightness of a photo, 1 = good light, from its skin pixels (S, S) bool."""
+    if not skin.any():
+        return 1.0
+    bright = float(np.percentile(rgb[skin].max(-1), 80))
+    # Dark skin in good light and fair skin in dim light look alike; stay between the two.
+    return float(np.clip(0.5 + 0.5 * bright / _USUAL_SKIN_LIGHT, 0.45, 1.1))
+
+
+def skin_colors(
+    head: ArkitHead,
+    vertices: F32,
+    image: F32,
+    trusted: F32,
+    depth: F32,
+    camera: Camera,
+    folded: np.ndarray,
+) -> F32:
+    """Colour of every skin vertex, seen or not.
+
+    Args:
+        head: Head model.
+        vertices: (V, 3) head in the photo's pose.
+        image: (S, S, 3) colours of the person alone.
+        trusted: (S, S) float32 how far a pixel shows bare surface of the person.
+        depth: (S, S) camera depth of the visible mesh, 0 where none.
+        camera: Camera of the image.
+        folded: (V,) bool vertices of skin that is folded away in the photo (lids): never read from it.
+
+    Returns:
+        (V, 3) colours; 0 off the skin.
+    """
+    skin = head.regions["skin"]
+    pixels, z = project(vertices, camera)
+    normals = vertex_normals(vertices, head.weld[head.faces])[head.weld]
+    rays = vertices - camera_center(camera)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    facing = np.clip(-np.sum(normals * rays, 1), 0.0, 1.0)
+    nearest = read_pixels(depth, pixels, nearest=True)
+    visible = (nearest > 0) & (np.abs(nearest - z) < 0.004) & (facing > 0.2) & ~folded & skin
+    soft = cv2.GaussianBlur(image, (0, 0), 1.2)
+    sampled = read_pixels(soft, pixels)
+    trust = read_pixels(trusted, pixels)
+    weight = np.where(visible, facing**2 * trust**2, 0.0)
+    mirrored = head.mirror
+    share = np.clip(1.0 - weight / 0.15, 0.0, 1.0) * 0.25
+    borrowed = share * weight[mirrored]
+    target = sampled * weight[:, None] + sampled[mirrored] * borrowed[:, None]
+    return _diffuse(head, vertices, target, weight + borrowed)
+
+
+def _diffuse(head: ArkitHead, vertices: F32, target: np.ndarray, weight: np.ndarray) -> F32:
+    """Minimise sum w (c - c0)^2 + sum over skin edges (c_i - c_j)^2 / length."""
+    skin = head.regions["skin"]
+    inside = skin[head.faces].all(1)
+    # Seams of the atlas double vertices: the surface is joined again.
+    faces = head.weld[head.faces[inside]]
+    edges = np.concatenate([faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
+    length = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
+    strength = 2e-3 / np.maximum(length / 0.003, 0.2)
+    count = head.num_vertices
+    rows, cols = np.concatenate([edges, edges[:, ::-1]]).T
+    both = np.concatenate([strength, strength])
+    adjacency = coo_matrix((both, (rows, cols)), shape=(count, count)).tocsr()
+    target, weight = target.copy(), weight.copy()
+    doubles = np.flatnonzero(head.weld != np.arange(count))
+    np.add.at(target, head.weld[doubles], target[doubles])
+    np.add.at(weight, head.weld[doubles], weight[doubles])
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    system = diags(degree + weight + 1e-7) - adjacency
+    average = target[skin].sum(0) / max(float(weight[skin].sum()), 1e-6)
+    colors = np.zeros((count, 3), np.float32)
+    for channel in range(3):
+        right = target[:, channel] + 1e-7 * average[channel]
+        solved, _ = cg(system, right, x0=np.full(count, average[channel]), rtol=1e-5, maxiter=600)
+        colors[:, channel] = solved
+    colors = colors[head.weld]
+    return np.where(skin[:, None], np.clip(colors, 0.0, 1.0), 0.0).astype(np.float32)
+
+
+def solve_colors(
+    cloud: GaussianCloud,
+    camera: Camera,
+    target: F32,
+    background: F32,
+    weight: F32,
+    iterations: int = 10,
+    damping: float = 0.6,
+) -> F32:
+    """Colours with which a cloud draws a picture best, all else fixed.
+
+    Rendering is linear in the colours: minimise |W (A c + T bg - target)|^2 + damping |c - c0|^2 by conjugate
+    gradients; damping keeps hidden Gaussians at their first colour.
+
+    Args:
+        cloud: The cloud with first colours.
+        camera: Camera of the picture.
+        target: (H, W, 3) picture.
+        background: (H, W, 3) what lies behind the cloud.
+        weight: (H, W) which pixels count.
+        iterations: Steps of conjugate gradients; each draws once forward and once backward.
+        damping: Weight of the first colours, in pixels.
+
+    Returns:
+        (N, 3) colours in [0, 1].
+    """
+    squared = (weight**2)[..., None]
+    black = np.zeros(3, np.float32)
+
+    def apply(colors: F32) -> F32:
+        shown = GaussianCloud(cloud.means, cloud.covariances, cloud.opacities, colors)
+        drawn = render_cloud(shown, camera, background=black).rgb
+        back = color_adjoint(cloud, camera, np.ascontiguousarray(drawn * squared))
+        return back + damping * colors
+
+    drawn = render_cloud(cloud, camera, background=background).rgb
+    step = np.zeros_like(cloud.colors)
+    residual = color_adjoint(cloud, camera, np.ascontiguousarray((target - drawn) * squared))
+    direction = residual.copy()
+    energy = float((residual.astype(np.float64) ** 2).sum())
+    for _ in range(iterations):
+        if energy < 1e-12:
+            break
+        image = apply(direction)
+        length = energy / max(float((direction.astype(np.float64) * image).sum()), 1e-20)
+        step += np.float32(length) * direction
+        residual -= np.float32(length) * image
+        fresh = float((residual.astype(np.float64) ** 2).sum())
+        direction = residual + np.float32(fresh / energy) * direction
+        energy = fresh
+    return np.clip(cloud.colors + step, 0.0, 1.0).astype(np.float32)

@@ -1,0 +1,115 @@
+"""Motion-conditioned deformation of the avatar (VASA-3D, section 3.2).
+
+Base deformation: motion latent -> head parameters; the mesh carries the Gaussians. With latents in ARKit channels the
+paper's networks M^e and M^p have closed forms. A portrait rarely shows a neutral face: the part of its expression that
+belongs to the person's look (a smile in the eyes, raised brows, heavy lids) stays as ``mood`` under the motion,
+
+    expression = mood + (1 - mood) * dyn,
+
+while mouth opening and parted lips are left to the motion alone.
+
+VAS deformation: residuals of every Gaussian's position, rotation, scale, colour and opacity as a latent-conditioned
+mixture of per-Gaussian modes; rank 0 means none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vasa3d.head import ArkitHead, eye_rotations
+from vasa3d.types import ARKIT_CHANNELS, F32, HeadParams, MotionLatents, check_array
+
+NECK_SHARE = 0.45
+"""Fraction of a head rotation that happens at the base of the neck; the rest happens at the skull."""
+
+_MOOD_SHARE = {
+    "mouthSmile": 0.35, "mouthDimple": 0.35, "mouthFrown": 0.35, "cheekSquint": 0.4, "cheekPuff": 0.0,
+    "eyeBlink": 0.8, "eyeSquint": 0.7, "eyeWide": 0.8, "brow": 0.9, "noseSneer": 0.5,
+}  # fmt: skip
+"""How much of each channel of the portrait stays as mood, by prefix; unnamed channels leave nothing."""
+
+_MOOD_LIMIT = 0.6
+VAS_ATTRIBUTES = 14
+"""Residual of one Gaussian: mean 3, rotation 4, log scale 3, colour 3, opacity 1."""
+
+
+@dataclass(frozen=True)
+class VasResidual:
+    """Per-Gaussian residual modes.
+
+    Attributes:
+        modes: (R, N, 14) float32 change of mean (metres), quaternion, log scale, colour and opacity per mode.
+        mixing: (R, D + 1) float32 linear map from dyn latents and 1 to the weight of each mode.
+    """
+
+    modes: F32
+    mixing: F32
+
+    def __post_init__(self) -> None:
+        check_array("modes", self.modes, (None, None, VAS_ATTRIBUTES))
+        check_array("mixing", self.mixing, (len(self.modes), None))
+
+    @staticmethod
+    def zero(num_gaussians: int) -> VasResidual:
+        """No residual."""
+        return VasResidual(
+            np.zeros((0, num_gaussians, VAS_ATTRIBUTES), np.float32),
+            np.zeros((0, len(ARKIT_CHANNELS) + 1), np.float32),
+        )
+
+    @property
+    def rank(self) -> int:
+        return len(self.modes)
+
+
+def mood_of(expression: F32) -> F32:
+    """(52,) part of a portrait's expression (52,) that stays under all motion."""
+    share = np.zeros(len(ARKIT_CHANNELS), np.float32)
+    for i, name in enumerate(ARKIT_CHANNELS):
+        for prefix, value in _MOOD_SHARE.items():
+            if name.startswith(prefix):
+                share[i] = value
+    return np.clip(expression * share, 0.0, _MOOD_LIMIT).astype(np.float32)
+
+
+def mix_mood(dyn: F32, mood: F32) -> F32:
+    """Expression channels (T, 52) of latents over a mood (52,)."""
+    return np.clip(mood + (1.0 - mood) * dyn, 0.0, 1.0).astype(np.float32)
+
+
+def unmix_mood(expression: F32, mood: F32) -> F32:
+    """Latents (52,) whose expression over this mood is the given one (52,)."""
+    return np.clip((expression - mood) / (1.0 - mood), 0.0, 1.0).astype(np.float32)
+
+
+def base_deformation(
+    latents: MotionLatents, head: ArkitHead, identity: F32, mood: F32, rest_eyes: F32
+) -> HeadParams:
+    """Head parameters of motion latents (M^e and M^p of the paper).
+
+    Args:
+        latents: T frames of motion.
+        head: The head model, with ARKit channels.
+        identity: (I,) identity of the person.
+        mood: (52,) expression that stays.
+        rest_eyes: (2, 3) axis-angle of the eyes in the portrait; gaze of the motion is relative to it.
+
+    Returns:
+        Head parameters for T frames.
+    """
+    index = {name: i for i, name in enumerate(head.joint_names)}
+    joints = np.zeros((len(latents), len(index), 3), np.float32)
+    turn = latents.pose[:, :3]
+    joints[:, index["neck"]] = NECK_SHARE * turn
+    joints[:, index["head"]] = (1.0 - NECK_SHARE) * turn
+    eyes = rest_eyes + eye_rotations(latents.dyn)
+    joints[:, index["eyeLeft"]] = eyes[:, 0]
+    joints[:, index["eyeRight"]] = eyes[:, 1]
+    return HeadParams(
+        identity=identity,
+        expression=mix_mood(latents.dyn, mood),
+        joints=joints,
+        translation=np.ascontiguousarray(latents.pose[:, 3:]),
+    )

@@ -1,0 +1,216 @@
+"""The ``.vasa3d`` file: safetensors with a JSON header, quantised; layout in ``docs/formats.md``.
+
+Nothing in a file is trusted: sizes are bounded before anything is allocated, every tensor's dtype and shape is checked
+against the others, and values are dequantised into their legal range.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from vasa3d import __version__
+from vasa3d.avatar.avatar import Avatar
+from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VasResidual
+from vasa3d.avatar.gaussians import Gaussians
+from vasa3d.errors import AvatarFileError
+from vasa3d.files import atomic_file, output_path
+from vasa3d.types import NUM_CHANNELS, Camera, check_array
+from vasa3d.weights import sha256
+
+FORMAT_VERSION = 1
+MAX_FILE_BYTES = 32_000_000
+MAX_GAUSSIANS = 400_000
+MAX_BACKGROUND_BYTES = 4_000_000
+_MAX_HEADER_BYTES = 1_000_000
+_SCALE_RANGE = (1e-6, 0.3)
+"""Scales are stored as logarithms between these many metres."""
+
+Tensors = dict[str, np.ndarray]
+
+
+def write_avatar(avatar: Avatar, path: Path, *, force: bool = False) -> None:
+    """Write an avatar; the file appears whole or not at all."""
+    path = output_path(path, force=force)
+    header = {
+        "format": "vasa3d-avatar",
+        "version": FORMAT_VERSION,
+        "writer": __version__,
+        "head_sha256": sha256("head"),
+        "camera": {
+            "viewmat": avatar.camera.viewmat.tolist(),
+            "K": avatar.camera.K.tolist(),
+            "size": [avatar.camera.width, avatar.camera.height],
+        },
+        "provenance": avatar.provenance,
+    }
+    data = save(encode(avatar), metadata={"vasa3d": json.dumps(header, sort_keys=True)})
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_avatar(path: Path) -> Avatar:
+    """Read and check an avatar file."""
+    header, tensors = _open(path)
+    try:
+        camera = header["camera"]
+        view = Camera(
+            np.array(camera["viewmat"], np.float32),
+            np.array(camera["K"], np.float32),
+            int(camera["size"][0]),
+            int(camera["size"][1]),
+        )
+        provenance = dict(header.get("provenance", {}))
+        return decode(tensors, view, provenance)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def encode(avatar: Avatar) -> Tensors:
+    """Quantised tensors of an avatar."""
+    g = avatar.gaussians
+    low, high = g.means.min(0), g.means.max(0)
+    unit = (g.means - low) / np.maximum(high - low, 1e-9)
+    log_low, log_high = np.log(_SCALE_RANGE)
+    log_unit = (np.log(np.clip(g.scales, *_SCALE_RANGE)) - log_low) / (log_high - log_low)
+    reach = max(float(np.abs(avatar.offsets).max()), 1e-6)
+    return {
+        "identity": avatar.identity,
+        "offsets": np.round(avatar.offsets / reach * 32767).astype(np.int16),
+        "offsets_reach": np.array([reach], np.float32),
+        "mood": avatar.mood,
+        "photo_expression": avatar.photo_expression,
+        "photo_eyes": avatar.photo_eyes,
+        "means": np.round(unit * 65535).astype(np.uint16),
+        "means_range": np.stack([low, high]).astype(np.float32),
+        "quats": np.round(g.quats * 127).astype(np.int8),
+        "scales": np.round(log_unit * 65535).astype(np.uint16),
+        "opacities": np.round(np.clip(g.opacities, 0, 1) * 255).astype(np.uint8),
+        "colors": np.round(np.clip(g.colors, 0, 1) * 255).astype(np.uint8),
+        "triangles": g.triangles.astype(np.int32),
+        "layer_weights": np.round(g.layer_weights * 255).astype(np.uint8),
+        "vas_modes": avatar.vas.modes.astype(np.float16),
+        "vas_mixing": avatar.vas.mixing,
+        "background": avatar.background_bytes,
+    }
+
+
+def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avatar:
+    """An avatar from its tensors; ``ValueError`` or ``KeyError`` when they do not fit each other."""
+    count = len(tensors["means"])
+    if not 1 <= count <= MAX_GAUSSIANS:
+        raise ValueError(f"{count} Gaussians, expected 1 to {MAX_GAUSSIANS}")
+    bounds = _tensor(tensors, "means_range", (2, 3), np.float32)
+    if not (np.abs(bounds) < 100.0).all():
+        raise ValueError("positions beyond 100 m")
+    unit = _tensor(tensors, "means", (count, 3), np.uint16).astype(np.float32) / 65535
+    quats = _tensor(tensors, "quats", (count, 4), np.int8).astype(np.float32)
+    norm = np.linalg.norm(quats, axis=1, keepdims=True)
+    if not (norm > 0).all():
+        raise ValueError("a rotation of length zero")
+    log_low, log_high = np.log(_SCALE_RANGE)
+    log_unit = _tensor(tensors, "scales", (count, 3), np.uint16).astype(np.float32) / 65535
+    triangles = _tensor(tensors, "triangles", (None,), np.int32)
+    if len(triangles) > count:
+        raise ValueError("more bound Gaussians than Gaussians")
+    weights = _tensor(tensors, "layer_weights", (count - len(triangles), None), np.uint8)
+    weights = weights.astype(np.float32)
+    total = weights.sum(1, keepdims=True)
+    if not (total > 0).all():
+        raise ValueError("a layer Gaussian without joint")
+    reach = float(_tensor(tensors, "offsets_reach", (1,), np.float32)[0])
+    if not 0.0 < reach < 1.0:
+        raise ValueError(f"offsets of {reach} m")
+    background = _tensor(tensors, "background", (None,), np.uint8)
+    if len(background) > MAX_BACKGROUND_BYTES:
+        raise ValueError("the background picture is too large")
+    gaussians = Gaussians(
+        means=bounds[0] + unit * (bounds[1] - bounds[0]),
+        quats=quats / norm,
+        scales=np.exp(log_low + log_unit * (log_high - log_low)).astype(np.float32),
+        opacities=_tensor(tensors, "opacities", (count,), np.uint8).astype(np.float32) / 255,
+        colors=_tensor(tensors, "colors", (count, 3), np.uint8).astype(np.float32) / 255,
+        triangles=triangles,
+        layer_weights=weights / total,
+    )
+    vas_shape = (None, count, VAS_ATTRIBUTES)
+    return Avatar(
+        identity=_tensor(tensors, "identity", (None,), np.float32),
+        offsets=_tensor(tensors, "offsets", (None, 3), np.int16).astype(np.float32)
+        * (reach / 32767),
+        mood=np.clip(_tensor(tensors, "mood", (NUM_CHANNELS,), np.float32), 0, 0.95),
+        photo_expression=_tensor(tensors, "photo_expression", (NUM_CHANNELS,), np.float32),
+        photo_eyes=_tensor(tensors, "photo_eyes", (2, 3), np.float32),
+        camera=camera,
+        gaussians=gaussians,
+        vas=VasResidual(
+            _tensor(tensors, "vas_modes", vas_shape, np.float16).astype(np.float32),
+            _tensor(tensors, "vas_mixing", (None, NUM_CHANNELS + 1), np.float32),
+        ),
+        background_bytes=background,
+        provenance=provenance,
+    )
+
+
+def _open(path: Path) -> tuple[dict[str, Any], Tensors]:
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise AvatarFileError(f"{path} is a folder.", hint="name a .vasa3d file")
+        if size > MAX_FILE_BYTES:
+            raise AvatarFileError(
+                f"{path} is too large for an avatar ({size / 1e6:.0f} MB).",
+                hint="name a .vasa3d file made by vasa3d create",
+            )
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise AvatarFileError(
+            f"{path} does not exist.", hint="make an avatar with vasa3d create PHOTO -o ME.vasa3d"
+        ) from error
+    except OSError as error:
+        raise AvatarFileError(
+            f"{path} cannot be read: {error.strerror}.", hint="check the path and its permissions"
+        ) from error
+    try:
+        (length,) = struct.unpack("<Q", data[:8])
+        if length > min(_MAX_HEADER_BYTES, len(data)):
+            raise ValueError("the header is longer than the file")
+        text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("vasa3d")
+        if not isinstance(text, str):
+            raise ValueError("no avatar header")
+        header = json.loads(text)
+        version = header["version"]
+        if header["format"] != "vasa3d-avatar" or not isinstance(version, int):
+            raise ValueError("no avatar header")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AvatarFileError(
+            f"{path} is not an avatar file ({error}).",
+            hint="name a .vasa3d file made by vasa3d create",
+        ) from error
+    if version > FORMAT_VERSION:
+        raise AvatarFileError(
+            f"{path} has format version {version}; this vasa3d reads up to {FORMAT_VERSION}.",
+            hint="install a newer vasa3d",
+        )
+    try:
+        return header, load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> AvatarFileError:
+    return AvatarFileError(
+        f"{path} is damaged: {why}.", hint="make the avatar again with vasa3d create"
+    )
+
+
+def _tensor(tensors: Tensors, name: str, shape: tuple[int | None, ...], dtype: Any) -> np.ndarray:
+    value = tensors[name]
+    check_array(name, value, shape, dtype)
+    return value

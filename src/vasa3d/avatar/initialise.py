@@ -1,0 +1,475 @@
+"""Avatar from one photo: Gaussians laid on the fitted head and on the layer around it, in the photo's colours.
+
+Three coats. The detail coat: one Gaussian per cell of the photo, on whatever surface the pixel shows. The base coat:
+the whole head, seen or hidden, evenly sampled in canonical space, in completed colours; it closes every gap when skin
+stretches or the camera turns. The layer: hair, clothes, shoulders as a closed solid (``layer.py``). Last, the colours
+are solved so that the source view gives the photo back.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vasa3d.avatar.avatar import Avatar, canonical_vertices, photo_vertices
+from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors, solve_colors
+from vasa3d.avatar.deformation import VasResidual, mood_of
+from vasa3d.avatar.gaussians import Gaussians, split_covariances, transform_covariances
+from vasa3d.avatar.layer import LayerShape, shape_layer, surface_points
+from vasa3d.avatar.sampling import (
+    FILL,
+    Cells,
+    cut_cells,
+    disc_covariances,
+    grid_cells,
+    read_pixels,
+    slanted_footprints,
+)
+from vasa3d.geometry.cameras import camera_center, project, unproject
+from vasa3d.geometry.meshes import (
+    face_areas,
+    face_normals,
+    rasterize_mesh,
+    sample_surface,
+    triangle_affines,
+    vertex_normals,
+)
+from vasa3d.head import ArkitHead, PersonalHead
+from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
+from vasa3d.portrait.inpainting import fill_holes
+from vasa3d.types import F32, I32, Camera
+
+_SPACING_METRES = {
+    "face": 2.4e-3, "ears": 1.8e-3, "neck": 4e-3, "scalp": 5e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
+    "lidUpperLeft": 0.7e-3, "lidUpperRight": 0.7e-3, "lidLowerLeft": 0.9e-3, "lidLowerRight": 0.9e-3,
+    "mouthCavity": 2e-3, "gumsUpper": 1.2e-3, "gumsLower": 1.2e-3, "teethUpper": 0.8e-3, "teethLower": 0.9e-3,
+    "tongue": 1.4e-3, "eyeLeft": 0.8e-3, "eyeRight": 0.8e-3, "irisLeft": 0.35e-3, "irisRight": 0.35e-3,
+}  # fmt: skip
+"""Distance between neighbouring Gaussians of the base coat, in canonical space."""
+_FOLDED = 2.0
+"""Skin whose area is this many times larger in canonical space than in the photo is folded away there."""
+_EYES = ("eyeLeft", "eyeRight")
+_INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """How many Gaussians go where.
+
+    Attributes:
+        detail_budget: Cells on the face, ears and neck.
+        layer_budget: Cells on hair, clothes and shoulders.
+        back_cell: Side of the cells of the back of the layer and of what lies under its front, window pixels.
+        solve_side: Side of the picture on which the colours are solved, pixels.
+        seed: Seed of the surface sampling.
+    """
+
+    detail_budget: int = 15_000
+    layer_budget: int = 12_000
+    back_cell: int = 8
+    solve_side: int = 512
+    seed: int = 0
+
+
+def initialise(
+    analysis: Analysis, head: ArkitHead, config: InitConfig, provenance: dict[str, object]
+) -> Avatar:
+    """Build an avatar from an analysed portrait.
+
+    Args:
+        analysis: The portrait.
+        head: The head model it was fitted with.
+        config: Budgets.
+        provenance: Recorded in the avatar.
+
+    Returns:
+        The avatar, drawing the photo in its source view.
+    """
+    scene = _Scene(analysis, head)
+    surface = [scene.base_coat(config.seed), scene.detail_coat(config.detail_budget)]
+    layer = scene.layer_coats(config.layer_budget, config.back_cell)
+    gaussians = _assemble(surface, layer)
+    avatar = Avatar(
+        identity=analysis.fit.identity,
+        offsets=analysis.fit.offsets,
+        mood=scene.mood,
+        photo_expression=analysis.fit.expression,
+        photo_eyes=analysis.fit.eyes,
+        camera=framing_camera(analysis.fit.camera),
+        gaussians=gaussians,
+        vas=VasResidual.zero(len(gaussians)),
+        background_bytes=_encode_picture(analysis.background),
+        provenance=dict(provenance),
+    )
+    return _with_solved_colors(avatar, analysis, config)
+
+
+def framing_camera(window: Camera) -> Camera:
+    """The source camera: the inner part of the analysis window."""
+    margin = (WINDOW_SIDE - FRAMING_SIDE) / 2
+    intrinsics = window.K.copy()
+    intrinsics[:2, 2] -= margin
+    return Camera(window.viewmat, intrinsics, FRAMING_SIDE, FRAMING_SIDE)
+
+
+def framing_of(window: np.ndarray, side: int) -> np.ndarray:
+    """The source camera's part of a window picture, resized to ``side`` pixels."""
+    margin = (WINDOW_SIDE - FRAMING_SIDE) // 2
+    inner = window[margin : margin + FRAMING_SIDE, margin : margin + FRAMING_SIDE]
+    return cv2.resize(inner, (side, side), interpolation=cv2.INTER_AREA)
+
+
+@dataclass(frozen=True)
+class _Coat:
+    """Gaussians in canonical space; ``triangles`` for surface coats, ``weights`` for the layer."""
+
+    means: F32
+    covariances: F32
+    opacities: F32
+    colors: F32
+    triangles: I32 | None = None
+    weights: F32 | None = None
+
+
+class _Scene:
+    """The fitted head in the photo's pose, and what each pixel of the photo shows."""
+
+    def __init__(self, analysis: Analysis, head: ArkitHead) -> None:
+        self.analysis, self.head = analysis, head
+        fit = analysis.fit
+        self.camera = fit.camera
+        self.mood = mood_of(fit.expression)
+        self.person: PersonalHead = head.personalised(fit.identity, fit.offsets)
+        self.canonical = canonical_vertices(self.person)
+        self.posed = photo_vertices(self.person, fit.expression, self.mood, fit.eyes)
+        self.to_canonical = triangle_affines(self.posed, self.canonical, head.faces)
+        self.face_id, self.bary, self.depth = rasterize_mesh(self.posed, head.faces, self.camera)
+        self.normals = vertex_normals(self.posed, head.weld[head.faces])[head.weld]
+        self.eye = camera_center(self.camera)
+        self.focal = float(self.camera.K[0, 0])
+        ratio = face_areas(self.canonical, head.faces) / np.maximum(
+            face_areas(self.posed, head.faces), 1e-12
+        )
+        self.folded = (ratio > _FOLDED) & self._faces_of("skin")
+        self.covered = self._covered()
+
+    def _faces_of(self, *regions: str) -> np.ndarray:
+        """(F,) bool faces with all corners in one of the regions together."""
+        union = np.zeros(self.head.num_vertices, bool)
+        for name in regions:
+            union |= self.head.regions[name]
+        return union[self.head.faces].all(1)
+
+    def _shown(self, faces: np.ndarray) -> np.ndarray:
+        """(S, S) bool pixels that show one of the faces (F,) bool."""
+        return (self.face_id >= 0) & faces[np.maximum(self.face_id, 0)]
+
+    def _covered(self) -> np.ndarray:
+        """Pixels where the head model, not the layer, is what the photo shows."""
+        away = self._faces_of("scalp") | self._faces_of("shoulders")
+        return (self.face_id >= 0) & ~self._shown(away) & (self.analysis.alpha > 0.3)
+
+    # Detail coat
+
+    def detail_coat(self, budget: int) -> _Coat:
+        """One Gaussian per cell of the photo on skin and inner mouth; eyes and folded skin belong to the base coat."""
+        skip = self.folded | self._faces_of(*_EYES)
+        if self._mouth_gap() < 0.03:
+            skip = skip | self._faces_of(*_INNER_MOUTH)
+        wanted = self.covered & ~self._shown(skip)
+        rgb = self.analysis.foreground
+        cells = cut_cells(rgb, wanted.astype(np.float32), self._importance(), budget)
+        rows, cols = cells.pixels.T
+        face = self.face_id[rows, cols]
+        normals = np.einsum(
+            "nk,nkd->nd", self.bary[rows, cols], self.normals[self.head.faces[face]]
+        ).astype(np.float32)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        depth = self.depth[rows, cols]
+        points = unproject(cells.centers, depth, self.camera)
+        covariances = self._footprints(points, normals, cells.sizes * depth / self.focal)
+        linear = self.to_canonical[face]
+        means = np.einsum("nij,nj->ni", linear[:, :, :3], points) + linear[:, :, 3]
+        return _Coat(
+            means=means.astype(np.float32),
+            covariances=transform_covariances(covariances, linear[:, :, :3]),
+            opacities=np.full(len(means), 0.97, np.float32),
+            colors=_cell_colors(rgb, cells),
+            triangles=face,
+        )
+
+    def _importance(self) -> F32:
+        """Eyes and mouth are what people look at."""
+        size = self.face_id.shape[0]
+        spots = np.zeros((size, size), np.float32)
+        points = self.analysis.landmarks[:, :2]
+        for group in ((33, 133, 159, 145), (263, 362, 386, 374), (61, 291, 0, 17)):
+            center = points[list(group)].mean(0)
+            reach = np.linalg.norm(points[group[0]] - points[group[1]])
+            axis = np.arange(size) + 0.5
+            r2 = (axis[None, :] - center[0]) ** 2 + (axis[:, None] - center[1]) ** 2
+            spots = np.maximum(spots, np.exp(-r2 / (2 * (0.55 * reach) ** 2)))
+        return (1.0 + 5.0 * spots).astype(np.float32)
+
+    def _mouth_gap(self) -> float:
+        """Opening between the inner lips in the photo as a fraction of the mouth's width."""
+        points = self.analysis.landmarks[:, :2]
+        width = np.linalg.norm(points[61] - points[291])
+        return float(np.linalg.norm(points[13] - points[14]) / max(width, 1e-6))
+
+    def _footprints(self, points: F32, normals: F32, sizes: F32) -> F32:
+        rotation = self.camera.viewmat[:3, :3]
+        return slanted_footprints(points, normals, sizes, rotation[0], rotation[1], self.eye)
+
+    # Base coat
+
+    def base_coat(self, seed: int) -> _Coat:
+        """The whole head, evenly sampled in canonical space."""
+        head = self.head
+        spacing = np.full(len(head.faces), np.inf)
+        for name, metres in _SPACING_METRES.items():
+            spacing = np.where(self._faces_of(name), np.minimum(spacing, metres), spacing)
+        spacing = np.where(self._faces_of("skin") & ~np.isfinite(spacing), 3e-3, spacing)
+        spacing = np.where(self._hidden_eyeball() | self._faces_of("shoulders"), np.inf, spacing)
+        density = np.where(np.isfinite(spacing), 1.0 / spacing**2, 0.0)
+        count = int((face_areas(self.canonical, head.faces) * density).sum())
+        face, bary = sample_surface(self.canonical, head.faces, count, seed, density)
+        means = np.einsum("nk,nkd->nd", bary, self.canonical[head.faces[face]])
+        normals = face_normals(self.canonical, head.faces)[face]
+        sigma = (FILL * spacing[face]).astype(np.float32)
+        sunk = self._faces_of("face", "ears", "neck", "scalp") & ~self.folded
+        means -= normals * np.where(sunk[face], 0.35 * sigma, 0.0)[:, None]
+        posed = np.einsum("nk,nkd->nd", bary, self.posed[head.faces[face]]).astype(np.float32)
+        coat = _Coat(
+            means=means.astype(np.float32),
+            covariances=disc_covariances(normals, sigma),
+            opacities=np.full(count, 0.97, np.float32),
+            colors=self._base_colors(face, bary, posed),
+            triangles=face,
+        )
+        return _keep(coat, self._inside_matte(posed))
+
+    def _hidden_eyeball(self) -> np.ndarray:
+        """The rear of the eyeballs never comes into view."""
+        hidden = np.zeros(len(self.head.faces), bool)
+        centers = self.canonical[self.head.faces].mean(1)
+        for name in _EYES:
+            faces = self._faces_of(name)
+            z = centers[faces, 2]
+            middle = 0.5 * (z.min() + z.max())
+            hidden |= faces & (centers[:, 2] < middle)
+        return hidden
+
+    def _inside_matte(self, posed: F32) -> np.ndarray:
+        """(N,) bool points that do not stand out beside the person in the photo."""
+        pixels, _ = project(posed, self.camera)
+        solid = cv2.erode((self.analysis.alpha > 0.6).astype(np.uint8), np.ones((5, 5), np.uint8))
+        inside = ((pixels >= 0) & (pixels < len(solid))).all(1)
+        return inside & (read_pixels(solid, pixels, nearest=True) > 0)
+
+    def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
+        head, analysis = self.head, self.analysis
+        trusted = cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8))
+        folded_vertex = np.zeros(head.num_vertices, bool)
+        folded_vertex[head.faces[self.folded]] = True
+        for ring in head.lid_rings.values():
+            folded_vertex[ring] = False
+        colors = skin_colors(
+            head, self.posed, analysis.foreground, trusted, self.depth, self.camera, folded_vertex
+        )
+        light = light_of(analysis.rgb, self._shown(self._faces_of("face")) & (analysis.alpha > 0.9))
+        inner, known = mouth_colors(head, self.posed, light)
+        colors[known] = inner[known]
+        result = np.einsum("nk,nkd->nd", bary, colors[head.faces[face]])
+        return self._paint_eyes(face, posed, result.astype(np.float32))
+
+    def _paint_eyes(self, face: I32, posed: F32, colors: F32) -> F32:
+        """Eyeballs take the photo's own iris; what the lids hide of it is continued around the eye's axis."""
+        head = self.head
+        pixels, _ = project(posed, self.camera)
+        photo = read_pixels(self.analysis.foreground, pixels)
+        for side in ("Left", "Right"):
+            on_eye = np.flatnonzero(self._faces_of(f"eye{side}")[face])
+            opening = _polygon(self._lid_outline(side), self.face_id.shape)
+            opening = cv2.erode(opening, np.ones((3, 3), np.uint8))
+            seen = read_pixels(opening, pixels[on_eye], nearest=True) > 0
+            iris = head.regions[f"iris{side}"] | head.regions[f"pupil{side}"]
+            ball = self.posed[head.regions[f"eye{side}"]].mean(0)
+            axis = self.posed[iris].mean(0) - ball
+            radius = np.linalg.norm(self.posed[iris] - self.posed[iris].mean(0), axis=1).max()
+            local = posed[on_eye] - ball
+            along = axis / np.linalg.norm(axis)
+            away = local - (local @ along)[:, None] * along
+            r = np.linalg.norm(away, axis=1) / radius
+            colors[on_eye] = _complete_eye(photo[on_eye], seen, r)
+        return colors
+
+    def _lid_outline(self, side: str) -> F32:
+        upper, lower = (self.head.lid_rings[f"{lid}{side}"] for lid in ("upper", "lower"))
+        pixels, _ = project(self.posed[np.concatenate([upper, lower[::-1]])], self.camera)
+        return pixels
+
+    # Layer
+
+    def layer_coats(self, budget: int, back_cell: int) -> _Coat:
+        """Hair, clothes and shoulders: what the photo shows, a lining under it and the back."""
+        shape = self._layer_shape()
+        foreground = self.analysis.foreground
+        trusted = (self.analysis.alpha > 0.9) & shape.mask
+        smooth = cv2.GaussianBlur(foreground, (0, 0), 3.0)
+        weight = np.where(shape.mask, np.clip(self.analysis.alpha * 1.2, 0, 1), 0.0)
+        overlap = cv2.dilate(shape.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
+        cells = cut_cells(foreground, weight, np.ones_like(weight), budget)
+        front = self._height_coat(shape, shape.front, cells, foreground, cells.coverage)
+        lining = grid_cells((shape.solid & overlap).astype(np.float32), back_cell)
+        sunk = shape.front + np.float32(0.005)
+        inner = self._height_coat(shape, sunk, lining, smooth, np.full(len(lining.sizes), 0.95))
+        rear = grid_cells(cv2.erode(shape.solid.astype(np.float32), np.ones((3, 3))), back_cell)
+        behind = 0.85 * cv2.GaussianBlur(
+            fill_holes(foreground, trusted.astype(np.float32)), (0, 0), 4.0
+        )
+        back = self._height_coat(shape, shape.back, rear, behind, np.full(len(rear.sizes), 0.97))
+        return _join_coats([front, inner, back])
+
+    def _layer_shape(self) -> LayerShape:
+        head = self.head
+        scalp = np.where(self._shown(self._faces_of("scalp")), self.depth, 0.0)
+        shown = (self.face_id >= 0)[..., None]
+        corner_weights = head.weights[head.faces[np.maximum(self.face_id, 0)]]
+        mesh_weights = np.where(
+            shown, np.einsum("hwk,hwkj->hwj", self.bary, corner_weights), 0.0
+        ).astype(np.float32)
+        return shape_layer(
+            self.analysis.alpha,
+            self.covered,
+            self.depth,
+            scalp,
+            mesh_weights,
+            self.posed,
+            head,
+            self.camera,
+        )
+
+    def _height_coat(
+        self, shape: LayerShape, depth: F32, cells: Cells, image: F32, opacity: np.ndarray
+    ) -> _Coat:
+        _, normals = surface_points(depth, self.camera)
+        rows, cols = cells.pixels.T
+        at = unproject(cells.centers, depth[rows, cols], self.camera)
+        sizes = cells.sizes * depth[rows, cols] / self.focal
+        return _Coat(
+            means=at.astype(np.float32),
+            covariances=self._footprints(at, normals[rows, cols], sizes),
+            opacities=np.clip(opacity, 0.02, 0.97).astype(np.float32),
+            colors=_cell_colors(image, cells),
+            weights=shape.weights[rows, cols],
+        )
+
+
+def _cell_colors(image: F32, cells: Cells) -> F32:
+    """Mean colour around each cell's centre, over the cell's size."""
+    colors = np.zeros((len(cells.sizes), 3), np.float32)
+    for size in np.unique(cells.sizes):
+        chosen = cells.sizes == size
+        blurred = image if size <= 1 else cv2.blur(image, (int(size), int(size)))
+        colors[chosen] = read_pixels(blurred, cells.centers[chosen])
+    return np.clip(colors, 0.0, 1.0)
+
+
+def _polygon(outline: F32, shape: tuple[int, ...]) -> np.ndarray:
+    mask = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], (1,))
+    return mask
+
+
+def _complete_eye(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
+    """Colours of an eyeball from its seen part: by distance from the eye's axis, in units of the iris radius.
+
+    Args:
+        photo: (N, 3) photo colours.
+        seen: (N,) bool which of them lie between the lids.
+        r: (N,) distance from the axis.
+
+    Returns:
+        (N, 3) colours.
+    """
+    bins = np.clip((r * 8).astype(int), 0, 15)
+    profile = np.zeros((16, 3), np.float32)
+    sclera = np.array([0.72, 0.68, 0.66], np.float32)
+    if (seen & (r > 1.15)).sum() > 10:
+        sclera = np.median(photo[seen & (r > 1.15)], 0)
+    last = np.array([0.05, 0.04, 0.04], np.float32)
+    for b in range(16):
+        members = seen & (bins == b)
+        if members.sum() >= 4:
+            last = np.median(photo[members], 0)
+        elif b >= 10:
+            last = sclera
+        profile[b] = last
+    made_up = profile[bins]
+    return np.where(seen[:, None], photo, made_up)
+
+
+def _keep(coat: _Coat, kept: np.ndarray) -> _Coat:
+    return _Coat(
+        coat.means[kept],
+        coat.covariances[kept],
+        coat.opacities[kept],
+        coat.colors[kept],
+        None if coat.triangles is None else coat.triangles[kept],
+        None if coat.weights is None else coat.weights[kept],
+    )
+
+
+def _join_coats(coats: list[_Coat]) -> _Coat:
+    def join(name: str) -> np.ndarray | None:
+        parts = [getattr(c, name) for c in coats]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    means, covariances = join("means"), join("covariances")
+    opacities, colors = join("opacities"), join("colors")
+    assert means is not None and covariances is not None
+    assert opacities is not None and colors is not None
+    return _Coat(means, covariances, opacities, colors, join("triangles"), join("weights"))
+
+
+def _assemble(surface: list[_Coat], layer: _Coat) -> Gaussians:
+    bound = _join_coats(surface)
+    assert bound.triangles is not None and layer.weights is not None
+    covariances = np.concatenate([bound.covariances, layer.covariances])
+    quats, scales = split_covariances(covariances)
+    return Gaussians(
+        means=np.concatenate([bound.means, layer.means]).astype(np.float32),
+        quats=quats,
+        scales=np.clip(scales, 2e-5, 0.02),
+        opacities=np.concatenate([bound.opacities, layer.opacities]).astype(np.float32),
+        colors=np.concatenate([bound.colors, layer.colors]).astype(np.float32),
+        triangles=bound.triangles.astype(np.int32),
+        layer_weights=layer.weights.astype(np.float32),
+    )
+
+
+def _with_solved_colors(avatar: Avatar, analysis: Analysis, config: InitConfig) -> Avatar:
+    side = config.solve_side
+    camera = avatar.camera.resized(side, side)
+    weight = np.clip((framing_of(analysis.alpha, side) - 0.6) / 0.3, 0.0, 1.0)
+    colors = solve_colors(
+        avatar.pose(avatar.photo_latents),
+        camera,
+        framing_of(analysis.rgb, side),
+        framing_of(analysis.background, side),
+        weight.astype(np.float32),
+    )
+    return replace(avatar, gaussians=replace(avatar.gaussians, colors=colors))
+
+
+def _encode_picture(picture: F32) -> np.ndarray:
+    buffer = io.BytesIO()
+    image = Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
+    image.save(buffer, "WEBP", quality=88, method=4)
+    return np.frombuffer(buffer.getvalue(), np.uint8).copy()

@@ -1,0 +1,175 @@
+"""The layer: hair, clothes and shoulders as a closed, rounded solid around what the head model does not cover.
+
+A photo shows the layer's front only. Its depth is made up as height fields over the picture: in the middle of the
+matte the surface lies one half-thickness before a central plane, towards the silhouette it curves back to meet the
+plane as a circle would, and where it touches the face it joins the face's depth. A second field behind the plane
+closes it, so that a turned camera sees rounded sides and a back, not a paper mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vasa3d.geometry.cameras import project, unproject
+from vasa3d.head import ArkitHead
+from vasa3d.portrait.inpainting import fill_holes
+from vasa3d.types import F32, Camera
+
+_HEAD_ROUNDING_METRES = 0.065
+_TORSO_ROUNDING_METRES = 0.07
+_TORSO_HALF_THICKNESS_METRES = 0.085
+_HAIR_BEHIND_METRES = 0.012
+_JOIN_METRES = 0.03
+_CLEARANCE_METRES = 0.003
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Height fields of the layer over the analysis window.
+
+    Attributes:
+        mask: (S, S) bool where the layer is what the photo shows.
+        solid: (S, S) bool the whole person, behind which the back lies.
+        front: (S, S) float32 camera depth of the front, defined on ``mask`` and around it.
+        back: (S, S) float32 camera depth of the back.
+        weights: (S, S, J) float32 joint weights, rows sum to 1.
+    """
+
+    mask: np.ndarray
+    solid: np.ndarray
+    front: F32
+    back: F32
+    weights: F32
+
+
+def shape_layer(
+    alpha: F32,
+    covered: np.ndarray,
+    face_depth: F32,
+    skull_depth: F32,
+    mesh_weights: F32,
+    vertices: F32,
+    head: ArkitHead,
+    camera: Camera,
+) -> LayerShape:
+    """Make up the layer's depth.
+
+    Args:
+        alpha: (S, S) person matte.
+        covered: (S, S) bool where the head model's face, ears and neck are what the photo shows.
+        face_depth: (S, S) camera depth of the head model where ``covered``.
+        skull_depth: (S, S) camera depth of the scalp where it would be seen bald, 0 elsewhere.
+        mesh_weights: (S, S, J) joint weights of the head model where it is in view, zero rows elsewhere.
+        vertices: (V, 3) the head in the photo's pose.
+        head: Its model.
+        camera: Camera of the window.
+
+    Returns:
+        The height fields.
+    """
+    person = alpha > 0.08
+    mask = person & ~covered
+    _, depth = project(vertices, camera)
+    scale = float(np.median(depth)) / float(camera.K[0, 0])
+    inner = _distance_inside(alpha > 0.3) * scale
+    low = _share_of_torso(vertices, head, camera, alpha.shape)
+    scalp = head.regions["scalp"]
+    head_plane = float(np.median(depth[head.regions["ears"]]))
+    torso_plane = float(np.median(depth[head.regions["shoulders"]]))
+    plane = head_plane + (torso_plane - head_plane) * low
+    front_reach = head_plane - float(np.percentile(depth[head.regions["face"]], 5))
+    back_reach = float(np.percentile(depth[scalp], 98)) - head_plane + _HAIR_BEHIND_METRES
+    half = front_reach + (_TORSO_HALF_THICKNESS_METRES - front_reach) * low
+    rounding = _HEAD_ROUNDING_METRES + (_TORSO_ROUNDING_METRES - _HEAD_ROUNDING_METRES) * low
+    front = plane - half * _circle(inner / rounding)
+    front = np.where(skull_depth > 0, np.minimum(front, skull_depth - _CLEARANCE_METRES), front)
+    front = _join(front, covered, face_depth, scale)
+    half_back = back_reach + (_TORSO_HALF_THICKNESS_METRES - back_reach) * low
+    back = plane + half_back * _circle(inner / np.maximum(rounding, half_back))
+    return LayerShape(
+        mask=mask,
+        solid=alpha > 0.5,
+        front=_smooth(front, person, 2.0).astype(np.float32),
+        back=np.maximum(back, front + 0.004).astype(np.float32),
+        weights=_spread_weights(mesh_weights),
+    )
+
+
+def surface_points(depth: F32, camera: Camera) -> tuple[F32, F32]:
+    """World points (S, S, 3) of a height field and their unit normals towards the camera (S, S, 3)."""
+    size = depth.shape[0]
+    axis = np.arange(size, dtype=np.float32) + 0.5
+    pixels = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    points = unproject(pixels, depth.reshape(-1), camera).reshape(size, size, 3)
+    across = np.gradient(points, axis=1)
+    down = np.gradient(points, axis=0)
+    normals = np.cross(down, across)
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    return points, normals.astype(np.float32)
+
+
+def _circle(ratio: np.ndarray) -> np.ndarray:
+    """Height of a unit circle's quarter: 0 at the rim, 1 from one radius inwards."""
+    inward = np.clip(ratio, 0.0, 1.0)
+    return np.sqrt(1.0 - (1.0 - inward) ** 2)
+
+
+def _distance_inside(mask: np.ndarray) -> np.ndarray:
+    """Distance in pixels to the silhouette; the picture's own border is no silhouette."""
+    pad = 128
+    padded = np.pad(mask.astype(np.uint8), pad, mode="edge")
+    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[pad:-pad, pad:-pad]
+
+
+def _share_of_torso(
+    vertices: F32, head: ArkitHead, camera: Camera, shape: tuple[int, ...]
+) -> np.ndarray:
+    """(S, S) 0 at the chin's height and above, 1 at the shoulders' and below."""
+    pixels, _ = project(vertices, camera)
+    chin = float(pixels[head.regions["face"], 1].max())
+    shoulders = float(np.percentile(pixels[head.regions["shoulders"], 1], 30))
+    ramp = (np.arange(shape[0]) + 0.5 - chin) / max(shoulders - chin, 20.0)
+    ramp = np.clip(ramp, 0.0, 1.0)
+    return np.broadcast_to((ramp**2 * (3 - 2 * ramp))[:, None], shape)
+
+
+def _join(front: np.ndarray, covered: np.ndarray, face_depth: F32, scale: float) -> np.ndarray:
+    """Let the layer start at the face's depth where the two touch."""
+    if not covered.any():
+        return front
+    distance, labels = cv2.distanceTransformWithLabels(
+        (~covered).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    depth_of = np.zeros(labels.max() + 1)
+    depth_of[labels[covered]] = face_depth[covered]
+    nearest = depth_of[labels]
+    nearest = _smooth(np.where(covered, face_depth, nearest), np.ones_like(covered), 5.0)
+    step = np.clip(distance * scale / _JOIN_METRES, 0.0, 1.0)
+    share = step**2 * (3 - 2 * step)
+    return np.where(covered, face_depth, nearest + (front - nearest) * share)
+
+
+def _smooth(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur that looks only at masked pixels."""
+    weight = mask.astype(np.float32)
+    total = cv2.GaussianBlur(weight, (0, 0), sigma)
+    blurred = cv2.GaussianBlur((values * weight).astype(np.float32), (0, 0), sigma)
+    return np.where(total > 1e-3, blurred / np.maximum(total, 1e-3), values)
+
+
+def _spread_weights(mesh_weights: F32) -> F32:
+    """Continue the head's skinning weights over the whole picture."""
+    step = 8
+    small = np.ascontiguousarray(mesh_weights[step // 2 :: step, step // 2 :: step])
+    known = (small.sum(-1) > 0.5).astype(np.float32)
+    filled = fill_holes(small, known)
+    filled = np.stack(
+        [cv2.GaussianBlur(filled[..., j], (0, 0), 2.0) for j in range(filled.shape[-1])], -1
+    )
+    size = mesh_weights.shape[1], mesh_weights.shape[0]
+    full = cv2.resize(filled, size, interpolation=cv2.INTER_LINEAR)
+    full = np.maximum(full.reshape(*mesh_weights.shape), 0.0)
+    return (full / np.maximum(full.sum(-1, keepdims=True), 1e-6)).astype(np.float32)

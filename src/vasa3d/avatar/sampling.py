@@ -1,0 +1,208 @@
+"""Where Gaussians go: cells of the photo, and points of the head's surface.
+
+The photo is cut into square cells that are small where the picture has detail or the eye looks (a quadtree under a
+budget). Each cell becomes one Gaussian lying in the surface behind it, with the footprint of the cell:
+``area-preserving``, so that a surface seen at a slant is covered without gaps from every side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vasa3d.types import F32
+
+FILL = 0.62
+"""Standard deviation of a Gaussian as a fraction of the distance to its neighbour: below 0.5 the background shines
+through, above 0.8 detail is lost."""
+_COARSEST = 8
+_MAX_SLOPE = 3.0
+_REMAP_ROWS = 30_000
+"""OpenCV maps at most 32,767 points at a time."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Square cells of a picture.
+
+    Attributes:
+        centers: (N, 2) float32 centroids of the used pixels, x and y in pixels.
+        sizes: (N,) float32 sides in pixels.
+        pixels: (N, 2) int64 row and column of a used pixel next to the centroid.
+        coverage: (N,) float32 mean weight of the cell's pixels.
+    """
+
+    centers: F32
+    sizes: F32
+    pixels: np.ndarray
+    coverage: F32
+
+
+def cut_cells(image: F32, weight: F32, importance: F32, budget: int) -> Cells:
+    """Cut a picture into at most about ``budget`` cells of 1, 2, 4 or 8 pixels.
+
+    A cell is split while its importance-weighted squared deviation from its mean colour exceeds a threshold, which is
+    searched so that the budget is met.
+
+    Args:
+        image: (S, S, 3) float32, S a multiple of 8.
+        weight: (S, S) float32 in [0, 1]: which pixels are to be covered.
+        importance: (S, S) float32 >= 0.
+        budget: Number of cells.
+
+    Returns:
+        The cells, none without used pixels.
+    """
+    levels = [_COARSEST]
+    while levels[-1] > 1:
+        levels.append(levels[-1] // 2)
+    errors = [_cell_errors(image, weight, importance, side) for side in levels]
+    low, high = 1e-7, 1e3
+    for _ in range(24):
+        middle = float(np.sqrt(low * high))
+        if sum(int(m.sum()) for m in _leaves(errors, weight, levels, middle)) > budget:
+            low = middle
+        else:
+            high = middle
+    parts = [
+        _cells_of(mask, weight, side)
+        for mask, side in zip(_leaves(errors, weight, levels, high), levels, strict=True)
+    ]
+    return Cells(
+        centers=np.concatenate([p.centers for p in parts]),
+        sizes=np.concatenate([p.sizes for p in parts]),
+        pixels=np.concatenate([p.pixels for p in parts]),
+        coverage=np.concatenate([p.coverage for p in parts]),
+    )
+
+
+def read_pixels(image: np.ndarray, pixels: F32, *, nearest: bool = False) -> np.ndarray:
+    """Values of a picture at points.
+
+    Args:
+        image: (H, W) or (H, W, C).
+        pixels: (N, 2) x and y, pixel centres at half integers; points outside read the border.
+        nearest: Take the pixel that holds the point instead of interpolating between pixel centres.
+
+    Returns:
+        (N,) or (N, C).
+    """
+    at = np.asarray(pixels, np.float32) - 0.5
+    mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    parts = [
+        cv2.remap(image, part[:, None], None, mode, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+        for part in np.array_split(at, len(at) // _REMAP_ROWS + 1)
+    ]
+    return np.concatenate(parts)
+
+
+def grid_cells(weight: F32, side: int) -> Cells:
+    """Cells of one size over all pixels with weight; S must be a multiple of ``side``."""
+    return _cells_of(_block_sum(weight, side) > 0.2 * side * side, weight, side)
+
+
+def _block_sum(values: np.ndarray, side: int) -> np.ndarray:
+    n = values.shape[0] // side
+    return values.reshape(n, side, n, side, *values.shape[2:]).sum((1, 3))
+
+
+def _cell_errors(image: F32, weight: F32, importance: F32, side: int) -> np.ndarray:
+    total = _block_sum(weight, side)
+    safe = np.maximum(total, 1e-6)
+    first = _block_sum(image * weight[..., None], side)
+    second = _block_sum(image**2 * weight[..., None], side)
+    squared = np.maximum(second - first**2 / safe[..., None], 0.0).sum(-1)
+    wanted = _block_sum(importance * weight, side) / safe
+    # The second term splits cells of important places even where the picture is flat.
+    return wanted * (squared + 2e-4 * total)
+
+
+def _leaves(
+    errors: list[np.ndarray], weight: F32, levels: list[int], threshold: float
+) -> list[np.ndarray]:
+    alive = np.ones_like(errors[0], bool)
+    leaves = []
+    for error, side in zip(errors, levels, strict=True):
+        used = alive & (_block_sum(weight, side) > 0.05 * side * side)
+        split = used & (error > threshold) if side > 1 else np.zeros_like(used)
+        leaves.append(used & ~split)
+        alive = np.repeat(np.repeat(split, 2, 0), 2, 1)
+    return leaves
+
+
+def _cells_of(mask: np.ndarray, weight: F32, side: int) -> Cells:
+    size = weight.shape[0]
+    axis = np.arange(size, dtype=np.float32) + 0.5
+    total = np.maximum(_block_sum(weight, side), 1e-6)
+    x = _block_sum(weight * axis[None, :], side) / total
+    y = _block_sum(weight * axis[:, None], side) / total
+    rows, cols = np.nonzero(mask)
+    centers = np.stack([x[rows, cols], y[rows, cols]], 1).astype(np.float32)
+    blocks = weight.reshape(size // side, side, size // side, side).transpose(0, 2, 1, 3)
+    chosen = blocks[rows, cols]
+    offset = np.arange(side) + 0.5
+    dx = centers[:, 0, None, None] - (cols[:, None, None] * side + offset[None, None, :])
+    dy = centers[:, 1, None, None] - (rows[:, None, None] * side + offset[None, :, None])
+    distance = np.where(chosen > 0.3 * chosen.max((1, 2), keepdims=True), dx**2 + dy**2, np.inf)
+    best = distance.reshape(len(rows), side * side).argmin(1)
+    pixels = np.stack([rows * side + best // side, cols * side + best % side], 1)
+    return Cells(
+        centers=centers,
+        sizes=np.full(len(rows), side, np.float32),
+        pixels=pixels,
+        coverage=(total[rows, cols] / side**2).astype(np.float32),
+    )
+
+
+def slanted_footprints(
+    points: F32, normals: F32, sizes_metres: F32, right: F32, down: F32, eye: F32
+) -> F32:
+    """Covariances of Gaussians that lie in a surface and look like round cells from the camera.
+
+    A step of one cell to the right (or down) in the picture is carried along the viewing ray until it lies in the
+    surface again; steep surfaces are stretched by at most a factor of three.
+
+    Args:
+        points: (N, 3) world points.
+        normals: (N, 3) unit surface normals.
+        sizes_metres: (N,) side of the cell at the point's depth.
+        right: (3,) the camera's x axis in the world.
+        down: (3,) the camera's y axis in the world.
+        eye: (3,) centre of projection.
+
+    Returns:
+        (N, 6) covariances.
+    """
+    rays = points - eye
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    facing = np.sum(normals * rays, 1)
+    facing = np.where(facing < 0, np.minimum(facing, -1e-3), np.maximum(facing, 1e-3))
+    axes = []
+    for step in (right, down):
+        slope = np.clip(-(normals @ step) / facing, -_MAX_SLOPE, _MAX_SLOPE)
+        axes.append((step + rays * slope[:, None]) * (FILL * sizes_metres)[:, None])
+    thickness = np.maximum(0.15 * FILL * sizes_metres, 1e-4)[:, None] * normals
+    return outer_covariances([*axes, thickness])
+
+
+def disc_covariances(normals: F32, sigma: F32) -> F32:
+    """(N, 6) covariances of flat round Gaussians with standard deviation ``sigma`` (N,) in the surface."""
+    helper = np.where(np.abs(normals[:, :1]) < 0.8, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+    first = np.cross(normals, helper)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second = np.cross(normals, first)
+    width = sigma[:, None]
+    return outer_covariances(
+        [first * width, second * width, normals * np.maximum(0.15 * width, 1e-4)]
+    )
+
+
+def outer_covariances(axes: list[np.ndarray]) -> F32:
+    """(N, 6) sum over axes (N, 3) of a a^T."""
+    parts = [
+        sum(a[:, i] * a[:, j] for a in axes)
+        for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+    ]
+    return np.stack(parts, 1).astype(np.float32)

@@ -1,0 +1,289 @@
+"""The product in a page: create an avatar from a photo, speak, render.
+
+photo -> load_image -> analyse -> initialise -> Avatar
+sound -> load_audio -> speak -> MotionLatents
+Avatar + MotionLatents + cameras + background -> render -> Iterator[Frame]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vasa3d import __version__
+from vasa3d.avatar.avatar import Avatar
+from vasa3d.avatar.file import decode, encode
+from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
+from vasa3d.errors import InputError
+from vasa3d.geometry.cameras import orbit
+from vasa3d.head import load_head
+from vasa3d.metrics import landmark_distance, psnr
+from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis, analyse
+from vasa3d.portrait.detection import LandmarkTracker
+from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
+from vasa3d.portrait.image import load_image
+from vasa3d.render import render_cloud
+from vasa3d.types import F32, U8, Camera, Event, Frame, MotionLatents
+from vasa3d.weights import sha256
+
+REPORT_SIDE = 512
+"""Side of the pictures on which ``create`` reports its quality."""
+MIN_SIZE, MAX_SIZE = 64, 2048
+SWING_DEGREES = 25.0
+SWING_SECONDS = 6.0
+ORBIT_DEGREES = 45.0
+
+
+@dataclass(frozen=True)
+class CreateResult:
+    """A new avatar and how good it is.
+
+    Attributes:
+        avatar: The avatar.
+        report: landmark_error (mean distance of landmarks found in the drawn source view from those of the photo,
+            fraction of face width), landmark_fit_error (same for the head model before personal offsets),
+            psnr_source (dB inside the matte at 512 pixels), gaussians, seconds, warnings.
+    """
+
+    avatar: Avatar
+    report: dict[str, Any]
+
+
+def create_events(
+    image_path: str | Path, *, face: int | None = None, seed: int = 0
+) -> Iterator[Event]:
+    """Make an avatar from a photo, step by step.
+
+    Args:
+        image_path: Portrait photo.
+        face: Which face, 0 the largest; None takes the largest and refuses several equal ones.
+        seed: Seed of all randomness.
+
+    Yields:
+        Progress; the last event's ``data["result"]`` is a ``CreateResult``.
+
+    Raises:
+        ImageError: The file is not a readable picture.
+        FaceError: The picture shows no usable face.
+    """
+    start = time.perf_counter()
+    steps = 4
+    yield Event("read", 0, steps)
+    photo = load_image(image_path)
+    head = load_head()
+    yield Event("analyse", 1, steps)
+    analysis = analyse(photo, head, face)
+    for line in analysis.warnings:
+        yield Event("analyse", 1, steps, message=line, warning=True)
+    yield Event("initialise", 2, steps)
+    provenance = {
+        "generator": f"vasa3d {__version__}",
+        "photo_sha256": hashlib.sha256(Path(image_path).read_bytes()).hexdigest(),
+        "head_sha256": sha256("head"),
+        "quality": "draft",
+        "seed": seed,
+        "consent": None,
+    }
+    draft = initialise(analysis, head, InitConfig(seed=seed), provenance)
+    # What is used from here on is exactly what a file would hold.
+    avatar = decode(encode(draft), draft.camera, draft.provenance)
+    yield Event("measure", 3, steps)
+    report = _report(avatar, analysis)
+    report["seconds"] = round(time.perf_counter() - start, 2)
+    yield Event("done", steps, steps, data={"result": CreateResult(avatar, report)})
+
+
+def create(image_path: str | Path, *, face: int | None = None, seed: int = 0) -> Avatar:
+    """Make an avatar from a photo; see ``create_events``."""
+    *_, last = create_events(image_path, face=face, seed=seed)
+    return last.data["result"].avatar
+
+
+def render(
+    avatar: Avatar,
+    motion: MotionLatents,
+    camera: str | Sequence[Camera] = "front",
+    *,
+    size: int = 512,
+    background: U8 | F32 | None = None,
+) -> Iterator[Frame]:
+    """Draw an avatar in motion.
+
+    Args:
+        avatar: The avatar.
+        motion: Motion latents; one frame is drawn for each.
+        camera: ``front``, ``orbit``, ``swing``, a camera file, or one camera per frame.
+        size: Side of the square frames in pixels.
+        background: (size, size, 3) picture or (3,) colour in [0, 1], or uint8; None leaves frames transparent.
+
+    Yields:
+        Frames.
+    """
+    cameras = (
+        camera_path(avatar, camera, len(motion), motion.fps, size)
+        if isinstance(camera, str)
+        else list(camera)
+    )
+    if len(cameras) != len(motion):
+        raise InputError(
+            f"there are {len(cameras)} cameras for {len(motion)} frames of motion.",
+            hint="give one camera for each frame",
+        )
+    if background is not None:
+        background = np.asarray(background)
+        scale = 255.0 if background.dtype == np.uint8 else 1.0
+        background = (background / scale).astype(np.float32)
+    for t, view in enumerate(cameras):
+        yield render_cloud(avatar.pose(motion, t), view, background=background)
+
+
+def camera_path(avatar: Avatar, spec: str, num_frames: int, fps: float, size: int) -> list[Camera]:
+    """Cameras of a clip.
+
+    Args:
+        avatar: Whose source camera is the front.
+        spec: ``front`` (still), ``swing`` (still for the first half, then +-25 degrees), ``orbit`` (slowly +-45
+            degrees all along), or a JSON file: a list of ``{"time", "yaw", "pitch", "distance"}`` key frames in
+            seconds and degrees.
+        num_frames: Number of cameras.
+        fps: Frames a second.
+        size: Side of the pictures, 64 to 2048 pixels.
+
+    Returns:
+        One camera per frame.
+    """
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(
+            f"a size of {size} pixels is not possible.",
+            hint=f"choose --size between {MIN_SIZE} and {MAX_SIZE}",
+        )
+    front = avatar.camera.resized(size, size)
+    time_seconds = np.arange(num_frames) / fps
+    if spec == "front":
+        return [front] * num_frames
+    yaw, pitch, distance = np.zeros(num_frames), np.zeros(num_frames), np.ones(num_frames)
+    if spec == "orbit":
+        yaw = ORBIT_DEGREES * np.sin(2 * np.pi * time_seconds / (1.6 * SWING_SECONDS))
+        pitch = 8.0 * np.sin(2 * np.pi * time_seconds / (2.7 * SWING_SECONDS))
+    elif spec == "swing":
+        half = num_frames / fps / 2
+        cycles = max(1, round(half / SWING_SECONDS))
+        phase = np.clip((time_seconds - half) / max(half, 1e-6), 0.0, 1.0)
+        yaw = SWING_DEGREES * np.sin(2 * np.pi * cycles * phase)
+    else:
+        yaw, pitch, distance = _camera_file(Path(spec), time_seconds)
+    target = turning_point(avatar)
+    return [
+        orbit(front, target, float(y), float(p), float(d))
+        for y, p, d in zip(yaw, pitch, distance, strict=True)
+    ]
+
+
+def turning_point(avatar: Avatar) -> F32:
+    """(3,) world point that cameras turn around: the middle of the head."""
+    head = avatar.head
+    skull = head.regions["face"] | head.regions["scalp"]
+    return avatar.canonical_vertices[skull].mean(0)
+
+
+def _camera_file(path: Path, time_seconds: np.ndarray) -> tuple[np.ndarray, ...]:
+    names = ("yaw", "pitch", "distance")
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise ValueError("the file is larger than 1 MB")
+        keys = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(keys, list) or not keys:
+            raise ValueError("it must hold a list of key frames")
+        table = np.array(
+            [
+                [float(key["time"])]
+                + [float(key.get(n, 1.0 if n == "distance" else 0.0)) for n in names]
+                for key in keys
+            ]
+        )
+        if not np.isfinite(table).all() or not (np.diff(table[:, 0]) >= 0).all():
+            raise ValueError("times must rise and all values must be finite")
+        if not ((table[:, 3] > 0.2) & (table[:, 3] < 5)).all() or np.abs(table[:, 2]).max() > 80:
+            raise ValueError("distance must lie in 0.2 to 5 and pitch in -80 to 80")
+    except OSError as error:
+        raise InputError(
+            f"camera {path} is neither front, orbit nor swing, nor a readable file.",
+            hint="choose front, orbit, swing or a .json file",
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"camera file {path} is not usable: {error}.",
+            hint='write key frames like [{"time": 0, "yaw": 0}, {"time": 4, "yaw": 30, "pitch": 5}]',
+        ) from error
+    return tuple(np.interp(time_seconds, table[:, 0], table[:, i]) for i in (1, 2, 3))
+
+
+def resolve_background(avatar: Avatar, spec: str, size: int) -> U8 | None:
+    """The picture behind the head.
+
+    Args:
+        avatar: Whose photo's scene ``original`` means.
+        spec: ``original``, ``transparent``, ``#RRGGBB``, or a picture file (cropped to a square).
+        size: Side in pixels.
+
+    Returns:
+        (size, size, 3) uint8, or None for transparent.
+    """
+    if spec == "transparent":
+        return None
+    if spec == "original":
+        return framing_of(_to_window(avatar.background), size)
+    if spec.startswith("#"):
+        digits = spec[1:]
+        if len(digits) != 6 or any(c not in "0123456789abcdefABCDEF" for c in digits):
+            raise InputError(f"{spec} is not a colour.", hint="write #RRGGBB, for example #1e293b")
+        color = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)], np.uint8)
+        return np.broadcast_to(color, (size, size, 3)).copy()
+    rgb = load_image(spec).rgb
+    side = min(rgb.shape[:2])
+    top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
+    return cv2.resize(
+        np.ascontiguousarray(rgb[top : top + side, left : left + side]),
+        (size, size),
+        interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC,
+    )
+
+
+def _to_window(picture: U8) -> U8:
+    if picture.shape[:2] == (WINDOW_SIDE, WINDOW_SIDE):
+        return picture
+    return cv2.resize(picture, (WINDOW_SIDE, WINDOW_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def _report(avatar: Avatar, analysis: Analysis) -> dict[str, Any]:
+    """Quality of the source view."""
+    side = REPORT_SIDE
+    background = resolve_background(avatar, "original", side)
+    drawn = next(render(avatar, avatar.photo_latents, size=side, background=background))
+    target = framing_of(analysis.rgb, side)
+    matte = framing_of(analysis.alpha, side) > 0.5
+    tracker = LandmarkTracker()
+    try:
+        found = tracker(drawn.to_uint8())
+    finally:
+        tracker.close()
+    margin = (WINDOW_SIDE - FRAMING_SIDE) / 2
+    wanted = (analysis.landmarks[:NUM_MESH_LANDMARKS, :2] - margin) * (side / FRAMING_SIDE)
+    width = face_width(wanted)
+    return {
+        "landmark_error": None
+        if found is None
+        else round(landmark_distance(found[:NUM_MESH_LANDMARKS, :2], wanted, width), 5),
+        "landmark_fit_error": round(analysis.fit.landmark_error, 5),
+        "psnr_source": round(float(psnr(drawn.rgb, target, matte)), 2),
+        "gaussians": len(avatar.gaussians),
+        "warnings": list(analysis.warnings),
+    }
