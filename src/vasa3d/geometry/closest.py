@@ -8,7 +8,7 @@ Metres; barycentric weights as in ``meshes``.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from vasa3d.types import F32, I32
@@ -37,47 +37,41 @@ def closest_points(points: F32, vertices: F32, faces: NDArray[np.integer]) -> tu
         raise ValueError("the mesh has no faces")
     if not (np.isfinite(corners).all() and np.isfinite(queries).all()):
         raise ValueError("vertices and points must be finite")
-    order = np.arange(len(corners))
-    low, high, span = _build(corners, order)
+    order, low, high, span = _build(corners)
     return _query(queries, corners, order, low, high, span)
 
 
-@njit(cache=True)
-def _build(corners, order):  # pragma: no cover - compiled
-    """Split ``order`` in place into a complete binary tree: node i has children 2i + 1, 2i + 2."""
-    count = len(order)
-    depth = 0
-    while (count >> depth) > _LEAF:
-        depth += 1
-    nodes = (1 << (depth + 1)) - 1
-    low, high = np.empty((nodes, 3)), np.empty((nodes, 3))
-    span = np.zeros((nodes, 2), np.int64)
-    centre = np.empty((count, 3))
-    for f in range(count):
-        for i in range(3):
-            centre[f, i] = (corners[f, 0, i] + corners[f, 1, i] + corners[f, 2, i]) / 3.0
-    span[0, 1] = count
-    for node in range(nodes):
-        first, last = span[node]
-        axis = 0
-        for i in range(3):
-            low[node, i], high[node, i] = np.inf, -np.inf
-            for s in range(first, last):
-                for c in range(3):
-                    low[node, i] = min(low[node, i], corners[order[s], c, i])
-                    high[node, i] = max(high[node, i], corners[order[s], c, i])
-            if high[node, i] - low[node, i] > high[node, axis] - low[node, axis]:
-                axis = i
-        if 2 * node + 2 < nodes:
-            part = order[first:last].copy()
-            order[first:last] = part[np.argsort(centre[part, axis])]
-            middle = (first + last) // 2
-            span[2 * node + 1] = (first, middle)
-            span[2 * node + 2] = (middle, last)
-    return low, high, span
+def _build(
+    corners: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """A complete binary tree over the triangles, level by level.
+
+    Args:
+        corners: (F, 3, 3) corner positions.
+
+    Returns:
+        Triangles in tree order (F,), boxes' low and high corners (M, 3), and the range of each
+        node in the order (M, 2); node i has children 2 i + 1 and 2 i + 2.
+    """
+    centre, order = corners.mean(axis=1), np.arange(len(corners))
+    lowest, highest = corners.min(axis=1), corners.max(axis=1)
+    cuts = np.array([0, len(corners)])
+    lows, highs, spans = [], [], []
+    while True:
+        spans.append(np.stack([cuts[:-1], cuts[1:]], axis=1))
+        lows.append(np.minimum.reduceat(lowest[order], cuts[:-1]))
+        highs.append(np.maximum.reduceat(highest[order], cuts[:-1]))
+        sizes = np.diff(cuts)
+        if sizes.max() <= _LEAF:
+            break
+        node = np.repeat(np.arange(len(sizes)), sizes)
+        axis = (highs[-1] - lows[-1]).argmax(axis=1)[node]
+        order = order[np.lexsort((centre[order, axis], node))]
+        cuts = np.append(np.stack([cuts[:-1], (cuts[:-1] + cuts[1:]) // 2], axis=1), len(order))
+    return order, np.concatenate(lows), np.concatenate(highs), np.concatenate(spans)
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _closest_on_triangle(p, t, bary):  # pragma: no cover - compiled
     """Weights of the point of triangle t (3, 3) closest to p; returns the squared distance.
 
@@ -117,7 +111,7 @@ def _closest_on_triangle(p, t, bary):  # pragma: no cover - compiled
     return squared
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _box_distance(p, low, high):  # pragma: no cover - compiled
     squared = 0.0
     for i in range(3):
@@ -126,16 +120,17 @@ def _box_distance(p, low, high):  # pragma: no cover - compiled
     return squared
 
 
-@njit(cache=True, parallel=True)
+@njit(nogil=True, cache=True)
 def _query(points, corners, order, low, high, span):  # pragma: no cover - compiled
     count, nodes = len(points), len(span)
     face = np.zeros(count, np.int32)
     weights = np.zeros((count, 3), np.float32)
     distance = np.zeros(count, np.float32)
-    for n in prange(count):
+    stack = np.zeros(_STACK, np.int64)
+    bary = np.zeros(3)
+    for n in range(count):
         p = points[n]
-        stack = np.zeros(_STACK, np.int64)
-        bary = np.zeros(3)
+        stack[0] = 0
         top, best = 1, np.inf
         while top > 0:
             top -= 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from vasa3d.geometry.closest import closest_points as closest_points
@@ -18,7 +18,6 @@ from vasa3d.types import F32, I32, Camera
 NEAR_METRES = 0.01
 """Surfaces nearer to the camera's plane than this are not drawn."""
 
-_BAND_ROWS = 32
 _MORTON_BITS = 10
 
 
@@ -175,64 +174,67 @@ def _morton(points: NDArray[np.floating]) -> NDArray[np.int64]:
     return code
 
 
-@njit(cache=True)
-def _frame(corners, face, out):  # pragma: no cover - compiled
-    """Write edges and unit normal of a triangle as columns of ``out``; returns twice its area."""
-    for i in range(3):
-        origin = corners[face[0], i]
-        out[i, 0] = corners[face[1], i] - origin
-        out[i, 1] = corners[face[2], i] - origin
-    nx = out[1, 0] * out[2, 1] - out[2, 0] * out[1, 1]
-    ny = out[2, 0] * out[0, 1] - out[0, 0] * out[2, 1]
-    nz = out[0, 0] * out[1, 1] - out[1, 0] * out[0, 1]
-    area = math.sqrt(nx * nx + ny * ny + nz * nz)
-    inverse = 1.0 / area if area > 0.0 else 0.0
-    out[0, 2], out[1, 2], out[2, 2] = nx * inverse, ny * inverse, nz * inverse
-    return area
-
-
-@njit(cache=True, parallel=True)
+@njit(nogil=True, cache=True)
 def _triangle_affines(rest, posed, faces):  # pragma: no cover - compiled
-    result = np.empty((len(faces), 3, 4), np.float32)
-    for f in prange(len(faces)):
-        face = faces[f]
-        a, b = np.empty((3, 3)), np.empty((3, 3))
+    result = np.zeros((len(faces), 3, 4), np.float32)
+    a, b, inverse = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    for f in range(len(faces)):
+        face, out = faces[f], result[f]
         area = _frame(rest, face, a)
         _frame(posed, face, b)
         longest = 0.0
         for i in range(3):
-            longest += a[i, 0] * a[i, 0] + a[i, 1] * a[i, 1]
-        out = result[f]
+            longest += a[0, i] * a[0, i] + a[1, i] * a[1, i]
         if not area > 1e-9 * longest:
-            out[:, :] = 0.0
             for i in range(3):
                 out[i, i] = 1.0
         else:
-            # Rows of the inverse of a = [e1 e2 n] are (e2 x n, n x e1, e1 x e2) / det, with det =
-            # twice the area.
+            # Columns of [e1 e2 n]^-1 transposed: e2 x n, n x e1 and e1 x e2, over twice the area.
             for i in range(3):
                 j, k = (i + 1) % 3, (i + 2) % 3
-                i0 = (a[j, 1] * a[k, 2] - a[k, 1] * a[j, 2]) / area
-                i1 = (a[j, 2] * a[k, 0] - a[k, 2] * a[j, 0]) / area
-                for row in range(3):
-                    out[row, i] = b[row, 0] * i0 + b[row, 1] * i1 + b[row, 2] * a[i, 2]
-        for i in range(3):
+                inverse[0, i] = (a[1, j] * a[2, k] - a[1, k] * a[2, j]) / area
+                inverse[1, i] = (a[2, j] * a[0, k] - a[2, k] * a[0, j]) / area
+                inverse[2, i] = a[2, i]
+            for row in range(3):
+                for i in range(3):
+                    out[row, i] = (
+                        b[0, row] * inverse[0, i]
+                        + b[1, row] * inverse[1, i]
+                        + b[2, row] * inverse[2, i]
+                    )
+        for row in range(3):
             moved = 0.0
-            for j in range(3):
-                moved += out[i, j] * rest[face[0], j]
-            out[i, 3] = posed[face[0], i] - moved
+            for i in range(3):
+                moved += out[row, i] * rest[face[0], i]
+            out[row, 3] = posed[face[0], row] - moved
     return result
 
 
-@njit(cache=True)
-def _pixel_bounds(local, face, k, width, height, bounds):  # pragma: no cover - compiled
-    """Pixel rectangle [x0, x1) x [y0, y1) that holds a triangle; False when it is out of view."""
+@njit(nogil=True, cache=True)
+def _frame(vertices, face, out):  # pragma: no cover - compiled
+    """Write edges and unit normal of a triangle as rows of ``out``; returns twice its area."""
+    for i in range(3):
+        origin = float(vertices[face[0], i])
+        out[0, i] = vertices[face[1], i] - origin
+        out[1, i] = vertices[face[2], i] - origin
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        out[2, i] = out[0, j] * out[1, k] - out[0, k] * out[1, j]
+    area = math.sqrt(out[2, 0] ** 2 + out[2, 1] ** 2 + out[2, 2] ** 2)
+    for i in range(3):
+        out[2, i] = out[2, i] / area if area > 0.0 else 0.0
+    return area
+
+
+@njit(nogil=True, cache=True)
+def _pixel_bounds(corners, k, width, height):  # pragma: no cover - compiled
+    """Pixels x0 <= x < x1, y0 <= y < y1 that a triangle can reach; none when out of view."""
     behind = 0
     x0, x1, y0, y1 = np.inf, -np.inf, np.inf, -np.inf
     for c in range(3):
-        x, y, z = local[face[c], 0], local[face[c], 1], local[face[c], 2]
+        x, y, z = corners[c]
         if not math.isfinite(x + y + z):
-            return False
+            return 0, 0, 0, 0
         if z < NEAR_METRES:
             behind += 1
             continue
@@ -241,72 +243,67 @@ def _pixel_bounds(local, face, k, width, height, bounds):  # pragma: no cover - 
         x0, x1 = min(x0, u), max(x1, u)
         y0, y1 = min(y0, v), max(y1, v)
     if behind == 3:
-        return False
+        return 0, 0, 0, 0
     if behind > 0:  # the part in front may reach anywhere
-        x0, x1, y0, y1 = 0.0, float(width), 0.0, float(height)
-    bounds[0] = int(max(0.0, min(math.floor(x0 - 0.5), float(width))))
-    bounds[1] = int(max(0.0, min(math.ceil(x1 + 0.5), float(width))))
-    bounds[2] = int(max(0.0, min(math.floor(y0 - 0.5), float(height))))
-    bounds[3] = int(max(0.0, min(math.ceil(y1 + 0.5), float(height))))
-    return bounds[0] < bounds[1] and bounds[2] < bounds[3]
+        return 0, width, 0, height
+    return (
+        int(min(max(np.floor(x0 - 0.5), 0.0), width)),
+        int(min(max(np.ceil(x1 + 0.5), 0.0), width)),
+        int(min(max(np.floor(y0 - 0.5), 0.0), height)),
+        int(min(max(np.ceil(y1 + 0.5), 0.0), height)),
+    )
 
 
-@njit(cache=True)
-def _edge(local, a, b, out):  # pragma: no cover - compiled
-    """Plane through the camera and an edge; exactly antisymmetric, so shared edges do not crack."""
-    ax, ay, az = local[a, 0], local[a, 1], local[a, 2]
-    bx, by, bz = local[b, 0], local[b, 1], local[b, 2]
-    out[0] = ay * bz - az * by
-    out[1] = az * bx - ax * bz
-    out[2] = ax * by - ay * bx
+@njit(nogil=True, cache=True)
+def _edge_planes(corners, planes):  # pragma: no cover - compiled
+    """Planes through the camera and each edge, opposite corner by corner; returns the determinant.
+
+    A plane is exactly the negative of the same edge's from the other face, so edges do not crack.
+    """
+    for c in range(3):
+        a, b = corners[(c + 1) % 3], corners[(c + 2) % 3]
+        for i in range(3):
+            j, k = (i + 1) % 3, (i + 2) % 3
+            planes[c, i] = a[j] * b[k] - a[k] * b[j]
+    return (
+        corners[0, 0] * planes[0, 0] + corners[0, 1] * planes[0, 1] + corners[0, 2] * planes[0, 2]
+    )
 
 
-@njit(cache=True, parallel=True)
+@njit(nogil=True, cache=True)
 def _rasterize(local, faces, k, k_inverse, width, height, cull):  # pragma: no cover - compiled
     face_id = np.full((height, width), -1, np.int32)
     bary = np.zeros((height, width, 3), np.float32)
     depth = np.zeros((height, width), np.float32)
-    bands = (height + _BAND_ROWS - 1) // _BAND_ROWS
-    for band in prange(bands):
-        top, bottom = band * _BAND_ROWS, min(height, (band + 1) * _BAND_ROWS)
-        nearest = np.full((_BAND_ROWS, width), np.inf)
-        bounds = np.empty(4, np.int64)
-        edges = np.empty((3, 3))
-        for f in range(len(faces)):
-            face = faces[f]
-            if not _pixel_bounds(local, face, k, width, height, bounds):
-                continue
-            y0, y1 = max(bounds[2], top), min(bounds[3], bottom)
-            if y0 >= y1:
-                continue
-            for c in range(3):
-                _edge(local, face[(c + 1) % 3], face[(c + 2) % 3], edges[c])
-            # Negative when the outside faces the camera: the normal then points against the view.
-            det = 0.0
+    nearest = np.full((height, width), np.inf)
+    corners, planes = np.empty((3, 3)), np.empty((3, 3))
+    for f in range(len(faces)):
+        for c in range(3):
             for i in range(3):
-                det += local[face[0], i] * edges[0, i]
-            if det == 0.0 or (cull and det > 0.0):
-                continue
-            sign = 1.0 if det > 0.0 else -1.0
-            size = abs(det)
-            for y in range(y0, y1):
-                for x in range(bounds[0], bounds[1]):
-                    u, v = x + 0.5, y + 0.5
-                    dx = k_inverse[0, 0] * u + k_inverse[0, 1] * v + k_inverse[0, 2]
-                    dy = k_inverse[1, 1] * v + k_inverse[1, 2]
-                    b0 = sign * (edges[0, 0] * dx + edges[0, 1] * dy + edges[0, 2])
-                    b1 = sign * (edges[1, 0] * dx + edges[1, 1] * dy + edges[1, 2])
-                    b2 = sign * (edges[2, 0] * dx + edges[2, 1] * dy + edges[2, 2])
-                    total = b0 + b1 + b2
-                    if b0 < 0.0 or b1 < 0.0 or b2 < 0.0 or not total > 0.0:
-                        continue
-                    z = size / total
-                    if z < NEAR_METRES or not z < nearest[y - top, x]:
-                        continue
-                    nearest[y - top, x] = z
-                    face_id[y, x] = f
-                    depth[y, x] = z
-                    bary[y, x, 0] = b0 / total
-                    bary[y, x, 1] = b1 / total
-                    bary[y, x, 2] = b2 / total
+                corners[c, i] = local[faces[f, c], i]
+        x0, x1, y0, y1 = _pixel_bounds(corners, k, width, height)
+        if x0 >= x1 or y0 >= y1:
+            continue
+        # Positive when seen from inside: the outward normal then points along the view.
+        det = _edge_planes(corners, planes)
+        if det == 0.0 or (cull and det > 0.0):
+            continue
+        sign, size = (1.0, det) if det > 0.0 else (-1.0, -det)
+        for y in range(y0, y1):
+            dy = k_inverse[1, 1] * (y + 0.5) + k_inverse[1, 2]
+            for x in range(x0, x1):
+                dx = k_inverse[0, 0] * (x + 0.5) + k_inverse[0, 1] * (y + 0.5) + k_inverse[0, 2]
+                b0 = sign * (planes[0, 0] * dx + planes[0, 1] * dy + planes[0, 2])
+                b1 = sign * (planes[1, 0] * dx + planes[1, 1] * dy + planes[1, 2])
+                b2 = sign * (planes[2, 0] * dx + planes[2, 1] * dy + planes[2, 2])
+                total = b0 + b1 + b2
+                if b0 < 0.0 or b1 < 0.0 or b2 < 0.0 or not total > 0.0:
+                    continue
+                z = size / total
+                if z < NEAR_METRES or not z < nearest[y, x]:
+                    continue
+                nearest[y, x] = z
+                face_id[y, x] = f
+                depth[y, x] = z
+                bary[y, x, 0], bary[y, x, 1], bary[y, x, 2] = b0 / total, b1 / total, b2 / total
     return face_id, bary, depth
