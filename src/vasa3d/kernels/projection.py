@@ -28,8 +28,8 @@ CLAMP_MARGIN = 0.3
 TILE = 16
 """Side of a tile in pixels."""
 
-MEAN_X, MEAN_Y, CONIC_A, CONIC_B, CONIC_C, OPACITY, Q_MAX, EXTENT_X, EXTENT_Y = range(9)
-RED, GREEN, BLUE, DEPTH = range(9, 13)
+MEAN_X, MEAN_Y, CONIC_A, CONIC_B, CONIC_C, Q_MAX, EXTENT_X, EXTENT_Y = range(8)
+RED, GREEN, BLUE, DEPTH = range(8, 12)
 SPLAT_WIDTH = 16
 """Floats a splat takes: one cache line."""
 
@@ -115,8 +115,7 @@ def project_splats(
         splat = splats[n]
         splat[MEAN_X], splat[MEAN_Y] = mx, my
         splat[CONIC_A], splat[CONIC_B], splat[CONIC_C] = c * half, -2.0 * b * half, a * half
-        splat[OPACITY], splat[Q_MAX] = opacity, q_max
-        splat[EXTENT_X], splat[EXTENT_Y] = ex, ey
+        splat[Q_MAX], splat[EXTENT_X], splat[EXTENT_Y] = q_max, ex, ey
         splat[RED], splat[GREEN], splat[BLUE] = red, green, blue
         splat[DEPTH] = depth
         keys[n] = np.float32(depth).view(np.uint32)
