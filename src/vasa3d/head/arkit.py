@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vasa3d.head.guards import Guard
 from vasa3d.head.linear import Closure, LinearHead, LinearHeadData, Term
 from vasa3d.types import ARKIT_CHANNELS, F32, I32
 from vasa3d.weights import load_asset
@@ -78,12 +79,22 @@ def head_from_tensors(tensors: dict[str, NDArray[Any]], layout: dict[str, Any]) 
         Closure(
             channel=int(channel),
             vertices=tensors[f"closure.{i}.vertices"].astype(np.int32),
-            weights=tensors[f"closure.{i}.weights"],
-            edge=tensors[f"closure.{i}.edge"].astype(np.int32),
-            partners=tensors[f"closure.{i}.partners"].astype(np.int32),
-            bary=tensors[f"closure.{i}.bary"],
+            sources=tensors[f"closure.{i}.sources"].astype(np.int32),
+            coefficients=tensors[f"closure.{i}.coefficients"],
         )
         for i, channel in enumerate(layout["closures"])
+    )
+    guards = tuple(
+        Guard(
+            joint=int(joint),
+            vertices=tensors[f"guard.{i}.vertices"].astype(np.int32),
+            margins=tensors[f"guard.{i}.margins"],
+            axis=tensors[f"guard.{i}.axis"],
+            heights=tensors[f"guard.{i}.heights"],
+            falloffs=tensors[f"guard.{i}.falloffs"],
+            growth=tensors[f"guard.{i}.growth"],
+        )
+        for i, joint in enumerate(layout.get("guards", []))
     )
     masks = np.unpackbits(tensors["regions"], axis=1, count=count).astype(bool)
     data = LinearHeadData(
@@ -101,6 +112,7 @@ def head_from_tensors(tensors: dict[str, NDArray[Any]], layout: dict[str, Any]) 
         regions=dict(zip(layout["regions"], masks, strict=True)),
         terms=terms,
         closures=closures,
+        guards=guards,
     )
     return ArkitHead(data, tensors)
 

@@ -2,12 +2,12 @@
 
     v = skin( template + sum_i identity_i B_i + sum_e expression_e D_e + terms + pose correctives )
 
-Terms mend what plain blendshapes get wrong at the lids. With a, b two expression coefficients:
+Terms and guards mend what plain blendshapes get wrong at the lids. With a, b two expression coefficients:
 
-    bump:     4 a (1 - a) S      the arc of a lid half closed, which a straight path cuts short
-    product:  a b S              what two channels together must not do twice
-    closure:  a w (d_lower - d_upper)   with d the rest shape minus the template at the two lid edges: lids of any
-                                        identity meet when the template's do
+    product:  a b S       what two channels together must not do twice
+    closure:  a (C d)     with d the rest shape minus the template and rows of C comparing the two lid edges: lids of
+                          any identity meet when the template's do
+    guard:                lids never cut into the eyeball (``guards``)
 
 Pose correctives follow SMPL (Loper et al. 2015, section 3): P vec(R_j - I) over all joints but the root.
 Symbols: V, I, E, J as in ``model``; metres.
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vasa3d.head.guards import Guard, GuardTensors
 from vasa3d.head.model import HeadModel, Mask
 from vasa3d.head.personal import LinearPersonalHead, SparseShapes
 from vasa3d.head.skinning import blend, chain, rotation_matrices
@@ -31,10 +32,10 @@ from vasa3d.types import F32, I32
 
 @dataclass(frozen=True)
 class Term:
-    """A corrective shape on a few vertices.
+    """A corrective shape on a few vertices, driven by the product of two coefficients.
 
     Attributes:
-        channels: (a, b) for a product of two coefficients; (a, -1) for the bump of one.
+        channels: The coefficients a and b.
         vertices: (N,) int32 vertices that it moves.
         deltas: (N, 3) float32 metres.
     """
@@ -51,18 +52,14 @@ class Closure:
     Attributes:
         channel: The coefficient a.
         vertices: (N,) int32 vertices of the lid that moves.
-        weights: (N,) float32 share of the edge's correction that each takes.
-        edge: (N,) int32 vertex of the moving lid's edge that each follows.
-        partners: (N, 2) int32 ends of the other edge's segment where it lands.
-        bary: (N, 2) float32 weights of those ends.
+        sources: (N, K) int32 vertices of both edges that each follows.
+        coefficients: (N, K) float32 how much of their offset from the template each adds; rows sum to 0.
     """
 
     channel: int
     vertices: I32
-    weights: F32
-    edge: I32
-    partners: I32
-    bary: F32
+    sources: I32
+    coefficients: F32
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,7 @@ class LinearHeadData:
         pose: (9 (J - 1), V, 3) float32 pose correctives, or None.
         terms: Corrective shapes.
         closures: Lid closures.
+        guards: Eyeballs that lids rest on.
     """
 
     name: str
@@ -102,6 +100,7 @@ class LinearHeadData:
     pose: F32 | None = None
     terms: tuple[Term, ...] = ()
     closures: tuple[Closure, ...] = ()
+    guards: tuple[Guard, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,8 @@ class _Tensors:
     term_vertices: Tensor
     term_deltas: Tensor
     term_owner: Tensor
-    closures: tuple[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor], ...]
+    closures: tuple[tuple[int, Tensor, Tensor, Tensor], ...]
+    guards: tuple[GuardTensors, ...]
 
 
 class LinearHead(HeadModel):
@@ -149,16 +149,18 @@ class LinearHead(HeadModel):
         if len(t.term_vertices):
             amounts = self._term_amounts(expression)[:, t.term_owner, None]
             moved = moved.index_add(1, t.term_vertices, amounts * t.term_deltas)
-        for channel, vertices, weights, edge, partners, bary in t.closures:
-            gap = (rest_delta[partners] * bary[..., None]).sum(dim=1) - rest_delta[edge]
-            amount = expression[:, channel, None, None]
-            moved = moved.index_add(1, vertices, amount * (weights[:, None] * gap))
+        for channel, vertices, sources, coefficients in t.closures:
+            gap = (rest_delta[sources] * coefficients[..., None]).sum(dim=1)
+            moved = moved.index_add(1, vertices, expression[:, channel, None, None] * gap)
         rotations = rotation_matrices(joints)
         if t.pose is not None:
             eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
             feature = (rotations[:, 1:] - eye).flatten(1)
             moved = moved + torch.einsum("bp,pvc->bvc", feature, t.pose)
         positions = t.joints + torch.einsum("i,ijc->jc", identity, t.joints_identity)
+        for guard in t.guards:
+            at = guard.joint
+            moved = guard.push(moved, positions[at], rotations[:, at], identity)
         transforms = chain(rotations, positions, self.joint_parents, translation)
         return blend(moved, transforms, t.weights)
 
@@ -183,41 +185,8 @@ class LinearHead(HeadModel):
             weights=d.weights,
             shapes=self._shapes.with_closures([_closed(c, delta) for c in d.closures]),
             products=self._products,
+            guards=[(g, 1.0 + float(g.growth @ code)) for g in d.guards],
             pose=d.pose,
-        )
-
-    def subset(self, vertices: NDArray[np.integer]) -> LinearHead:
-        """The same head on a few vertices, for fast fitting; it has no faces.
-
-        Corrective terms are kept where they touch these vertices; lid closures are left out, since their edges may be
-        absent.
-        """
-        d = self.data
-        index = np.asarray(vertices)
-        place = np.full(self.num_vertices, -1, np.int32)
-        place[index] = np.arange(len(index), dtype=np.int32)
-        terms = []
-        for term in d.terms:
-            kept = place[term.vertices] >= 0
-            if kept.any():
-                terms.append(Term(term.channels, place[term.vertices[kept]], term.deltas[kept]))
-        return LinearHead(
-            LinearHeadData(
-                name=d.name,
-                template=d.template[index],
-                faces=np.zeros((0, 3), np.int32),
-                identity=np.ascontiguousarray(d.identity[:, index]),
-                expression=np.ascontiguousarray(d.expression[:, index]),
-                expression_names=d.expression_names,
-                joint_names=d.joint_names,
-                joint_parents=d.joint_parents,
-                joints=d.joints,
-                joints_identity=d.joints_identity,
-                weights=d.weights[index],
-                regions={name: mask[index] for name, mask in d.regions.items()},
-                pose=None if d.pose is None else np.ascontiguousarray(d.pose[:, index]),
-                terms=tuple(terms),
-            )
         )
 
     @cached_property
@@ -234,19 +203,15 @@ class LinearHead(HeadModel):
 
     @cached_property
     def _products(self) -> I32:
-        """(P, 2) channels of each shape after the expression's own; -1 bump, -2 the channel itself."""
+        """(P, 2) channels of each shape after the expression's own; -1 for a single channel."""
         rows = [term.channels for term in self.data.terms]
-        rows += [(closure.channel, -2) for closure in self.data.closures]
+        rows += [(closure.channel, -1) for closure in self.data.closures]
         return np.array(rows, np.int32).reshape(-1, 2)
 
     def _term_amounts(self, expression: Tensor) -> Tensor:
         """(B, number of terms) activations."""
-        amounts = []
-        for term in self.data.terms:
-            a, b = term.channels
-            value = expression[:, a]
-            amounts.append(value * expression[:, b] if b >= 0 else 4.0 * value * (1.0 - value))
-        return torch.stack(amounts, dim=1)
+        pairs = torch.tensor([term.channels for term in self.data.terms])
+        return expression[:, pairs[:, 0]] * expression[:, pairs[:, 1]]
 
     def _to_tensors(self, device: torch.device, dtype: torch.dtype) -> _Tensors:
         d = self.data
@@ -273,21 +238,14 @@ class LinearHead(HeadModel):
             term_deltas=real(np.concatenate([empty, *(t.deltas for t in d.terms)])),
             term_owner=index(owner),
             closures=tuple(
-                (
-                    c.channel,
-                    index(c.vertices),
-                    real(c.weights),
-                    index(c.edge),
-                    index(c.partners),
-                    real(c.bary),
-                )
+                (c.channel, index(c.vertices), index(c.sources), real(c.coefficients))
                 for c in d.closures
             ),
+            guards=tuple(GuardTensors.of(g, device, dtype) for g in d.guards),
         )
 
 
 def _closed(closure: Closure, delta: F32) -> tuple[I32, F32]:
     """What a lid closure adds for this rest shape at full activation."""
-    landing = (delta[closure.partners] * closure.bary[..., None]).sum(axis=1)
-    gap = landing - delta[closure.edge]
-    return closure.vertices, (closure.weights[:, None] * gap).astype(np.float32)
+    gap = (delta[closure.sources] * closure.coefficients[..., None]).sum(axis=1)
+    return closure.vertices, gap.astype(np.float32)

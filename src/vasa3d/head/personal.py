@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from vasa3d.head.guards import Guard, push_in_place
 from vasa3d.head.model import PersonalHead
 from vasa3d.head.skinning import joint_chain, skin_in_place
 from vasa3d.types import F32, I32
 
-_BUMP = -1
-_PLAIN = -2
+_PLAIN = -1
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,13 @@ class LinearPersonalHead(PersonalHead):
     """Real-time side of ``LinearHead``; made by ``LinearHead.personalised``.
 
     Args:
-        rest: (V, 3) rest vertices.
+        rest: (V, 3) rest vertices before guards.
         joints_rest: (J, 3) joint positions.
         parents: (J,) int32.
         weights: (V, J).
         shapes: Expression shapes, then one shape for each row of ``products``.
         products: (P, 2) int32 which coefficients drive each further shape.
+        guards: Eyeballs that lids rest on, each with this person's growth.
         pose: (9 (J - 1), V, 3) pose correctives, or None.
     """
 
@@ -74,15 +75,19 @@ class LinearPersonalHead(PersonalHead):
         weights: F32,
         shapes: SparseShapes,
         products: I32,
+        guards: list[tuple[Guard, float]],
         pose: F32 | None,
     ) -> None:
-        self.rest = rest
+        self._unguarded = rest
         self.joints_rest = joints_rest
         self._parents = parents
         self._weights = np.ascontiguousarray(weights, np.float32)
         self._shapes = shapes
         self._products = products
+        self._guards = guards
         self._pose = None if pose is None else pose.reshape(len(pose), -1)
+        self.rest = rest.copy()
+        self._guard(self.rest, np.zeros((len(parents), 3), np.float32))
 
     def vertices(
         self, expression: F32, joints: F32, translation: F32, out: F32 | None = None
@@ -90,16 +95,17 @@ class LinearPersonalHead(PersonalHead):
         """Vertices of one frame; see ``PersonalHead``."""
         if out is None:
             out = np.empty_like(self.rest)
-        out[:] = self.rest
+        out[:] = self._unguarded
         coefficients = np.ascontiguousarray(expression, np.float32)
         shapes = self._shapes
         _add_shapes(
             out, shapes.starts, shapes.vertices, shapes.deltas, coefficients, self._products
         )
-        transforms = self.joint_transforms(joints, translation)
+        turns = np.ascontiguousarray(joints, np.float32)
         if self._pose is not None:
-            feature = _turns(np.ascontiguousarray(joints, np.float32))
-            out += (feature @ self._pose).reshape(out.shape)
+            out += (_turns(turns) @ self._pose).reshape(out.shape)
+        self._guard(out, turns)
+        transforms = self.joint_transforms(turns, translation)
         skin_in_place(out, self._weights, transforms)
         return out
 
@@ -115,6 +121,20 @@ class LinearPersonalHead(PersonalHead):
         )
         return transforms
 
+    def _guard(self, vertices: F32, joints: F32) -> None:
+        """Push lids off the eyeballs, in place."""
+        for guard, growth in self._guards:
+            push_in_place(
+                vertices,
+                guard.vertices,
+                guard.margins,
+                self.joints_rest[guard.joint],
+                _turned(joints[guard.joint], guard.axis),
+                guard.heights,
+                guard.falloffs,
+                growth,
+            )
+
 
 @njit(cache=True, fastmath=True)
 def _add_shapes(
@@ -128,9 +148,7 @@ def _add_shapes(
         else:
             a, b = products[shape - count, 0], products[shape - count, 1]
             amount = coefficients[a]
-            if b == _BUMP:
-                amount = np.float32(4.0) * amount * (np.float32(1.0) - amount)
-            elif b != _PLAIN:
+            if b != _PLAIN:
                 amount *= coefficients[b]
         if amount == 0.0:
             continue
@@ -156,3 +174,17 @@ def _turns(joints):  # pragma: no cover - compiled
                 entry = turn[0, i, k] - (1.0 if i == k else 0.0)
                 feature[9 * (j - 1) + 3 * i + k] = entry
     return feature
+
+
+@njit(cache=True)
+def _turned(axis_angle, vector):  # pragma: no cover - compiled
+    """A vector (3,) rotated by an axis-angle (3,)."""
+    turn = np.empty((1, 4, 4), np.float32)
+    still = np.zeros(3, np.float32)
+    root = np.full(1, -1, np.int32)
+    joint_chain(axis_angle.reshape(1, 3), np.zeros((1, 3), np.float32), root, still, turn)
+    out = np.zeros(3, np.float32)
+    for i in range(3):
+        for k in range(3):
+            out[i] += turn[0, i, k] * vector[k]
+    return out

@@ -9,7 +9,7 @@ B_k of our vertices, scaled to unit variance, so that a head is template + sum_k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ from vasa3d.training import head_regions as parts
 from vasa3d.training.head_asset import pack, write_asset
 from vasa3d.training.head_eyes import Eyes, build_eyes
 from vasa3d.training.head_landmarks import embed_landmarks
+from vasa3d.training.head_lids import close_lids, lid_guards
+from vasa3d.training.head_mouth import close_lips, tongue_out
+from vasa3d.training.head_shapes import Shapes, assemble
 from vasa3d.training.head_source import PARTS, HeadSource, load_source
-from vasa3d.training.head_topology import Rings, build_faces, find_rings
+from vasa3d.training.head_topology import build_faces, find_rings
 from vasa3d.types import ARKIT_CHANNELS
 from vasa3d.weights import register_asset
 
@@ -34,18 +37,6 @@ I64 = NDArray[np.int64]
 NUM_MODES = 72
 NUM_SAMPLES = 1500
 NUM_UNSEEN = 40
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """Our mesh in full precision, over the source's identity modes."""
-
-    neutral: F64
-    identity: F64
-    expressions: dict[str, F64]
-    faces: I64
-    mirror: I64
-    surface: parts.Surface
 
 
 def train_head(data_dir: Path, out_path: Path, seed: int = 0) -> dict[str, Any]:
@@ -65,10 +56,15 @@ def train_head(data_dir: Path, out_path: Path, seed: int = 0) -> dict[str, Any]:
     source = load_source(data_dir)
     rings = find_rings(source)
     eyes = build_eyes(source)
-    shapes = _assemble(source, eyes, build_faces(source, rings, seed))
-    lips = parts.lip_rings(source, rings, shapes.surface)
-    lids = parts.lid_rings(source, rings, shapes.surface)
-    data = _head_data(source, rings, eyes, shapes, seed)
+    shapes = assemble(source, rings, eyes, build_faces(source, rings, seed))
+    lips = parts.lip_rings(source, rings, shapes)
+    lids = parts.lid_rings(source, rings, shapes)
+    regions = parts.find_regions(source, rings, eyes, shapes)
+    close_lips(shapes, lips)
+    terms, closures = close_lids(shapes, lids)
+    shapes.expressions["tongueOut"] = tongue_out(shapes, regions["tongue"])
+    data = _head_data(source, eyes, shapes, seed)
+    data = replace(data, regions=regions, terms=terms, closures=closures)
     landmark_faces, landmark_bary = embed_landmarks(data, shapes.mirror, lips, lids, seed)
     extra = {
         "uvs": _cylinder_uvs(shapes.neutral),
@@ -93,41 +89,17 @@ def train_head(data_dir: Path, out_path: Path, seed: int = 0) -> dict[str, Any]:
     return metrics
 
 
-def _assemble(source: HeadSource, eyes: Eyes, faces: I64) -> _Shapes:
-    """Number our vertices (kept source vertices, then both eyeballs) and carry all shapes over."""
-    kept = np.unique(faces)
-    count, balls = len(kept), len(eyes.neutral)
-    place = np.full(len(source.neutral), -1, np.int64)
-    place[kept] = np.arange(count)
-    still = np.zeros((balls, 3))
-    surface = parts.Surface(
-        source=np.concatenate([kept, np.full(balls, -1)]),
-        eye=np.concatenate([np.full(count, -1), np.arange(balls)]),
-        place=place,
-    )
-    return _Shapes(
-        neutral=np.concatenate([source.neutral[kept], eyes.neutral]),
-        identity=np.concatenate([source.identity[:, kept], eyes.identity], axis=1),
-        expressions={
-            name: np.concatenate([delta[kept], still]) for name, delta in source.expressions.items()
-        },
-        faces=np.concatenate([place[faces], eyes.faces + count]),
-        mirror=np.concatenate([place[source.mirror[kept]], eyes.mirror + count]),
-        surface=surface,
-    )
-
-
-def _head_data(
-    source: HeadSource, rings: Rings, eyes: Eyes, shapes: _Shapes, seed: int
-) -> LinearHeadData:
+def _head_data(source: HeadSource, eyes: Eyes, shapes: Shapes, seed: int) -> LinearHeadData:
     """The head in full precision."""
     positions, positions_identity = parts.joints(source, eyes)
-    stacked = np.concatenate([shapes.identity, positions_identity], axis=1)
-    importance = _vertex_importance(shapes)
-    importance = np.concatenate([importance, np.zeros(len(positions))])
-    mirror = np.concatenate([shapes.mirror, len(shapes.mirror) + np.array([0, 1, 2, 4, 3])])
-    modes = _principal_modes(stacked, importance, mirror, seed)
     count = len(shapes.neutral)
+    # Joints and the growth of the eyeballs (as y of two more points) ride along with the vertices.
+    growth = np.zeros((len(shapes.identity), 2, 3))
+    growth[:, :, 1] = eyes.growth
+    stacked = np.concatenate([shapes.identity, positions_identity, growth], axis=1)
+    importance = np.concatenate([_vertex_importance(shapes), np.zeros(7)])
+    mirror = np.concatenate([shapes.mirror, count + np.array([0, 1, 2, 4, 3, 6, 5])])
+    modes = _principal_modes(stacked, importance, mirror, seed)
     expression = np.zeros((len(ARKIT_CHANNELS), count, 3))
     for channel, name in enumerate(ARKIT_CHANNELS):
         if name in shapes.expressions:
@@ -142,13 +114,13 @@ def _head_data(
         joint_names=JOINT_NAMES,
         joint_parents=JOINT_PARENTS,
         joints=positions.astype(np.float32),
-        joints_identity=modes[:, count:].astype(np.float32),
-        weights=parts.skin_weights(source, eyes, shapes.surface),
-        regions=parts.find_regions(source, rings, eyes, shapes.surface),
+        joints_identity=modes[:, count : count + 5].astype(np.float32),
+        weights=parts.skin_weights(source, eyes, shapes),
+        guards=lid_guards(shapes, eyes, modes[:, count + 5 :, 1]),
     )
 
 
-def _vertex_importance(shapes: _Shapes) -> F64:
+def _vertex_importance(shapes: Shapes) -> F64:
     """(V,) weights of the principal components: area, more on the face and its features."""
     points, faces = shapes.neutral, shapes.faces
     cross = np.cross(
@@ -158,8 +130,8 @@ def _vertex_importance(shapes: _Shapes) -> F64:
     for corner in range(3):
         np.add.at(area, faces[:, corner], np.linalg.norm(cross, axis=1) / 6.0)
     weight = area * (1.0 + 6.0 * np.exp(-(((points - [0, 0, 0.09]) / 0.07) ** 2).sum(axis=1)))
-    inside = shapes.surface.source >= PARTS["socket"][0]
-    weight[inside | (shapes.surface.source < 0)] *= 0.2
+    inside = shapes.source >= PARTS["socket"][0]
+    weight[inside | (shapes.source < 0)] *= 0.2
     return weight / weight.sum()
 
 
@@ -195,7 +167,7 @@ def _cylinder_uvs(points: F64) -> F64:
     return np.stack([u, v], axis=1)
 
 
-def _measure(source: HeadSource, shapes: _Shapes, head: ArkitHead, seed: int) -> dict[str, Any]:
+def _measure(source: HeadSource, shapes: Shapes, head: ArkitHead, seed: int) -> dict[str, Any]:
     """Errors of the quantised head against the source, in millimetres."""
     rng = np.random.default_rng(seed)
     data = head.data
@@ -208,7 +180,7 @@ def _measure(source: HeadSource, shapes: _Shapes, head: ArkitHead, seed: int) ->
     for _ in range(NUM_UNSEEN):
         code = rng.standard_normal(len(source.identity))
         truth = source.neutral + np.tensordot(code, source.identity, axes=1)
-        wanted = truth[shapes.surface.source[own]] - data.template[own]
+        wanted = truth[shapes.source[own]] - data.template[own]
         fitted = np.linalg.solve(normal, basis @ wanted.ravel())
         mesh = data.template + np.tensordot(fitted, data.identity, axes=1)
         target = truth[: PARTS["head"][1]].astype(np.float32)
@@ -217,10 +189,10 @@ def _measure(source: HeadSource, shapes: _Shapes, head: ArkitHead, seed: int) ->
         errors.append(float(distance.mean()) * 1e3)
         reverse.append(float(back.mean()) * 1e3)
     channel_errors = {}
-    from_source = np.flatnonzero(shapes.surface.source >= 0)
+    from_source = np.flatnonzero(shapes.source >= 0)
     for channel, name in enumerate(ARKIT_CHANNELS):
         if name in source.expressions:
-            truth = source.expressions[name][shapes.surface.source[from_source]]
+            truth = source.expressions[name][shapes.source[from_source]]
             gap = np.linalg.norm(data.expression[channel, from_source] - truth, axis=1)
             channel_errors[name] = float(gap.max()) * 1e3
     worst = max(channel_errors, key=lambda name: channel_errors[name])

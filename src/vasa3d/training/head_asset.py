@@ -63,15 +63,18 @@ def pack(
     tensors |= _lists("term", [(term.vertices, term.deltas) for term in data.terms])
     for i, closure in enumerate(data.closures):
         tensors[f"closure.{i}.vertices"] = closure.vertices.astype(np.uint16)
-        tensors[f"closure.{i}.weights"] = closure.weights.astype(np.float32)
-        tensors[f"closure.{i}.edge"] = closure.edge.astype(np.uint16)
-        tensors[f"closure.{i}.partners"] = closure.partners.astype(np.uint16)
-        tensors[f"closure.{i}.bary"] = closure.bary.astype(np.float32)
+        tensors[f"closure.{i}.sources"] = closure.sources.astype(np.uint16)
+        tensors[f"closure.{i}.coefficients"] = closure.coefficients.astype(np.float32)
+    for i, guard in enumerate(data.guards):
+        for name in ("margins", "axis", "heights", "falloffs", "growth"):
+            tensors[f"guard.{i}.{name}"] = np.asarray(getattr(guard, name), np.float32)
+        tensors[f"guard.{i}.vertices"] = guard.vertices.astype(np.uint16)
     tensors |= {name: loop.astype(np.uint16) for name, loop in rings.items()}
     layout = {
         "regions": list(data.regions),
         "terms": [list(term.channels) for term in data.terms],
         "closures": [closure.channel for closure in data.closures],
+        "guards": [guard.joint for guard in data.guards],
     }
     return tensors, layout
 

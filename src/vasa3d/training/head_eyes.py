@@ -1,8 +1,9 @@
 """Eyeballs of the shipped head: polar grids about the line of sight.
 
-Each eyeball is r(d) d about its centre c, with directions d on rings around +z (the gaze at rest) and r(d) read off the
-source's outer shell, which has the corneal bulge that the lids slide over. Rings lie exactly on the pupil's rim and on
-the limbus. An identity moves c and scales the ball; it never turns it, so that a gaze of zero always means +z.
+Each eyeball is r(d) d about its centre c, with directions d on rings around +z (the gaze at rest) and the profile r of
+``head.guards`` fitted to the source's outer shell, which has the corneal bulge that the lids slide over. Rings lie
+exactly on the pupil's rim and on the limbus. An identity moves c and scales the ball; it never turns it, so that a gaze
+of zero always means +z.
 
 Symbols: theta angle from the gaze in degrees, c (3,) metres, r metres.
 """
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vasa3d.head.guards import eyeball_radius
 from vasa3d.training.head_source import LEFT_CORNEA, X_FLIP, HeadSource
 
 F64 = NDArray[np.float64]
@@ -23,6 +26,9 @@ I64 = NDArray[np.int64]
 SPOKES = 24
 PUPIL_METRES, LIMBUS_METRES = 0.0019, 0.0059
 """Radii of pupil and iris across the line of sight (a human iris is 11.7 mm wide at any age and size)."""
+
+FALLOFFS = np.array([0.0, 2.0, 10.0, 40.0])
+"""Angular falloffs beta_k of the eyeball's profile (``head.guards``): sclera, its slope, cornea and its tip."""
 
 _ROUNDING_STEPS = 8
 _BETWEEN = {"pupil": 2, "iris": 4}
@@ -43,6 +49,9 @@ class Eyes:
         limbus_ring: Ring on the iris' outer rim.
         centres: (2, 3) centres of the left and the right eyeball.
         centre_identity: (M, 2, 3) deltas of the centres.
+        growth: (M, 2) relative growth.
+        axis: (3,) corneal axis of the left eyeball.
+        heights: (K,) heights h_k of its profile for ``FALLOFFS``.
     """
 
     neutral: F64
@@ -54,13 +63,17 @@ class Eyes:
     limbus_ring: int
     centres: F64
     centre_identity: F64
+    growth: F64
+    axis: F64
+    heights: F64
 
 
 def build_eyes(source: HeadSource) -> Eyes:
     """Fit both eyeballs to the source; the right one is the left one's mirror image."""
     shell = source.neutral[slice(*LEFT_CORNEA)]
     centre = _sphere_centre(shell[shell[:, 2] < shell[:, 2].max() - 0.011])
-    radius = _smooth_radius(shell - centre)
+    axis, heights = _profile(shell - centre)
+    radius = partial(eyeball_radius, axis=axis, heights=heights, falloffs=FALLOFFS)
     theta, pupil_ring, limbus_ring = _ring_angles(radius)
     directions, ring = _directions(theta)
     directions = _rounded(directions, ring, radius, pupil_ring, limbus_ring)
@@ -84,6 +97,9 @@ def build_eyes(source: HeadSource) -> Eyes:
         limbus_ring=limbus_ring,
         centres=np.stack([centre, centre * X_FLIP]),
         centre_identity=np.stack([shift, right_shift], axis=1),
+        growth=np.stack([scale, right_scale], axis=1),
+        axis=axis,
+        heights=heights,
     )
 
 
@@ -94,32 +110,21 @@ def _sphere_centre(points: F64) -> F64:
     return solution[:3]
 
 
-def _smooth_radius(offsets: F64) -> Callable[[F64], F64]:
-    """r(d) as a low-order polynomial of the direction plus a bulge about the cornea's own axis."""
+def _profile(offsets: F64) -> tuple[F64, F64]:
+    """Corneal axis (3,) and heights (K,) of the surface of revolution through the shell's offsets."""
     lengths = np.linalg.norm(offsets, axis=1)
     directions = offsets / lengths[:, None]
-    bulge = lengths > np.quantile(lengths, 0.85)
-    axis = directions[bulge].mean(axis=0)
+    axis = directions[lengths > np.quantile(lengths, 0.85)].mean(axis=0)
     axis /= np.linalg.norm(axis)
-
-    def features(d: F64) -> F64:
-        x, y, z = d.T
-        angle = np.arccos(np.clip(d @ axis, -1.0, 1.0))
-        hats = [np.exp(-((angle / width) ** 2)) for width in (0.15, 0.25, 0.4, 0.6)]
-        smooth = [np.ones_like(x), x, y, z, x * x, x * y, x * z, y * z, z * z]
-        return np.stack(smooth + hats, axis=1)
-
-    system = features(directions)
-    ridge = 1e-4 * np.eye(system.shape[1])
-    weights = np.linalg.solve(system.T @ system + ridge, system.T @ lengths)
-    return lambda d: features(d) @ weights
+    system = np.exp((directions @ axis - 1.0)[:, None] * FALLOFFS)
+    return axis, np.linalg.lstsq(system, lengths, rcond=None)[0]
 
 
 def _ring_angles(radius: Callable[[F64], F64]) -> tuple[F64, int, int]:
     """Angles of all rings between the poles, and which are the pupil's and the iris' rims."""
     grid = np.radians(np.linspace(0.5, 40.0, 400))
     around = np.linspace(0.0, 2.0 * np.pi, 8, endpoint=False)
-    # The mean over a circle stands for its radius: the source's bulge is not quite round.
+    # The bulge leans outwards from the gaze: the mean over a circle stands for its radius.
     across = np.array([np.sin(t) * radius(_circle(t, around)).mean() for t in grid])
     pupil = float(np.interp(PUPIL_METRES, across, grid))
     limbus = float(np.interp(LIMBUS_METRES, across, grid))

@@ -208,13 +208,14 @@ def _on_iris(data: LinearHeadData, found: F64, side: str) -> F64:
     """(5, 3) pupil's centre and the four points of the iris' rim nearest to where they were found."""
     iris = data.template[data.regions[f"iris{side}"]].astype(np.float64)
     pupil = data.template[data.regions[f"pupil{side}"]].astype(np.float64)
-    centre = pupil[pupil[:, 2].argmax()]
-    rim_radius = np.linalg.norm((iris - centre)[:, :2], axis=1).max()
-    rim = iris[np.linalg.norm((iris - centre)[:, :2], axis=1) > 0.93 * rim_radius]
+    axis = data.joints[data.joint_names.index(f"eye{side}")][:2]
+    centre = pupil[np.linalg.norm(pupil[:, :2] - axis, axis=1).argmin()]
+    off = iris[:, :2] - axis
+    rim = np.linalg.norm(off, axis=1) > 0.97 * np.linalg.norm(off, axis=1).max()
     out = [centre]
     for point in found[1:]:
         angle = np.arctan2(*(point - found[0])[[1, 0]])
         angle = np.round(angle / (np.pi / 2.0)) * (np.pi / 2.0)
         direction = np.array([np.cos(angle), np.sin(angle)])
-        out.append(rim[((rim - centre)[:, :2] @ direction).argmax()])
+        out.append(iris[rim][(off[rim] @ direction).argmax()])
     return np.array(out)

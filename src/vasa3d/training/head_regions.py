@@ -5,12 +5,11 @@ Positions are those of the symmetric neutral source head in metres; V vertices o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vasa3d.training.head_eyes import Eyes
+from vasa3d.training.head_shapes import Shapes
 from vasa3d.training.head_source import PARTS, HeadSource
 from vasa3d.training.head_topology import (
     LID_CONTACT_RING,
@@ -36,45 +35,30 @@ _HAIRLINE_Y = (-0.045, -0.04, 0.0, 0.058, 0.092, 0.105)
 _NECK_SLOPE = 0.35
 
 
-@dataclass(frozen=True)
-class Surface:
-    """Where each vertex of our mesh comes from.
-
-    Attributes:
-        source: (V,) source vertex, -1 on our own eyeballs.
-        eye: (V,) vertex of ``Eyes``, -1 elsewhere.
-        place: (S,) our vertex of each source vertex, -1 where it was removed.
-    """
-
-    source: I64
-    eye: I64
-    place: I64
-
-
-def find_regions(source: HeadSource, rings: Rings, eyes: Eyes, surface: Surface) -> dict[str, Mask]:
+def find_regions(source: HeadSource, rings: Rings, eyes: Eyes, shapes: Shapes) -> dict[str, Mask]:
     """Region masks of our mesh by name."""
     masks = _source_regions(source, rings)
-    safe = np.maximum(surface.source, 0)
-    out = {name: np.where(surface.source >= 0, mask[safe], False) for name, mask in masks.items()}
+    safe = np.maximum(shapes.source, 0)
+    out = {name: np.where(shapes.source >= 0, mask[safe], False) for name, mask in masks.items()}
     half = len(eyes.ring) // 2
-    ring = np.where(surface.eye >= 0, eyes.ring[np.maximum(surface.eye, 0)], -1)
+    ring = np.where(shapes.eye >= 0, eyes.ring[np.maximum(shapes.eye, 0)], -1)
     for side, name in enumerate(("Left", "Right")):
-        ball = (surface.eye >= side * half) & (surface.eye < (side + 1) * half)
+        ball = (shapes.eye >= side * half) & (shapes.eye < (side + 1) * half)
         out[f"eye{name}"] = ball
         out[f"iris{name}"] = ball & (ring >= eyes.pupil_ring) & (ring <= eyes.limbus_ring)
         out[f"pupil{name}"] = ball & (ring <= eyes.pupil_ring)
     return out
 
 
-def lip_rings(source: HeadSource, rings: Rings, surface: Surface) -> dict[str, I64]:
+def lip_rings(source: HeadSource, rings: Rings, shapes: Shapes) -> dict[str, I64]:
     """Edge loops along which the lips touch, right corner to left corner."""
     loop = _ordered_loop(source, rings.mouth == LIP_CONTACT_RING)
     x = source.neutral[loop, 0]
     upper, lower = _split(loop, int(x.argmin()), int(x.argmax()), source.neutral[:, 1])
-    return {"upper": surface.place[upper], "lower": surface.place[lower]}
+    return {"upper": shapes.place[upper], "lower": shapes.place[lower]}
 
 
-def lid_rings(source: HeadSource, rings: Rings, surface: Surface) -> dict[str, I64]:
+def lid_rings(source: HeadSource, rings: Rings, shapes: Shapes) -> dict[str, I64]:
     """Lid edge loops at the eyeballs, inner corner to outer corner."""
     out = {}
     for name, sign in (("Left", 1.0), ("Right", -1.0)):
@@ -82,12 +66,12 @@ def lid_rings(source: HeadSource, rings: Rings, surface: Surface) -> dict[str, I
         loop = _ordered_loop(source, on_side)
         x = source.neutral[loop, 0] * sign
         upper, lower = _split(loop, int(x.argmin()), int(x.argmax()), source.neutral[:, 1])
-        out[f"upper{name}"] = surface.place[upper]
-        out[f"lower{name}"] = surface.place[lower]
+        out[f"upper{name}"] = shapes.place[upper]
+        out[f"lower{name}"] = shapes.place[lower]
     return out
 
 
-def skin_weights(source: HeadSource, eyes: Eyes, surface: Surface) -> NDArray[np.float32]:
+def skin_weights(source: HeadSource, eyes: Eyes, shapes: Shapes) -> NDArray[np.float32]:
     """(V, 5) smooth weights of root, neck, head and both eyes."""
     points = source.neutral
     height = points[:, 1] + _NECK_SLOPE * points[:, 2]
@@ -96,15 +80,15 @@ def skin_weights(source: HeadSource, eyes: Eyes, surface: Surface) -> NDArray[np
     to_neck = _smoothstep(low, -0.155, -0.10)
     inner = np.arange(len(points)) >= PARTS["socket"][0]
     to_head[inner], to_neck[inner] = 1.0, 1.0
-    weights = np.zeros((len(surface.source), 5))
-    own = surface.source >= 0
-    index = surface.source[own]
+    weights = np.zeros((len(shapes.source), 5))
+    own = shapes.source >= 0
+    index = shapes.source[own]
     weights[own, 2] = to_head[index]
     weights[own, 1] = (1.0 - to_head[index]) * to_neck[index]
     weights[own, 0] = 1.0 - weights[own, 1] - weights[own, 2]
     half = len(eyes.ring) // 2
-    weights[(surface.eye >= 0) & (surface.eye < half), 3] = 1.0
-    weights[surface.eye >= half, 4] = 1.0
+    weights[(shapes.eye >= 0) & (shapes.eye < half), 3] = 1.0
+    weights[shapes.eye >= half, 4] = 1.0
     return weights.astype(np.float32)
 
 
