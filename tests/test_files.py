@@ -128,21 +128,29 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 def test_folder_is_whole_or_absent(tmp_path: Path) -> None:
     target = tmp_path / "frames"
-    with pytest.raises(ValueError), atomic_folder(target) as temporary:
+    with pytest.raises(ValueError), atomic_folder(target, "*.png") as temporary:
         (temporary / "0.png").write_bytes(b"0")
         raise ValueError
     assert names(tmp_path) == []
-    with atomic_folder(target) as temporary:
+    with atomic_folder(target, "*.png") as temporary:
         (temporary / "0.png").write_bytes(b"0")
-    assert names(target) == ["0.png"]
-    with pytest.raises(OutputError, match="exists"), atomic_folder(target):
+        (temporary / "1.png").write_bytes(b"0")
+    assert names(target) == ["0.png", "1.png"]
+    with pytest.raises(OutputError, match="exists"), atomic_folder(target, "*.png"):
         pass
     (target / "notes.txt").write_text("keep me")
-    with atomic_folder(target, force=True) as temporary:
+    with atomic_folder(target, "*.png", force=True) as temporary:
         (temporary / "0.png").write_bytes(b"1")
     assert names(target) == ["0.png", "notes.txt"]
     assert (target / "0.png").read_bytes() == b"1"
     assert names(tmp_path) == ["frames"]
+
+
+def test_a_folder_with_other_files_may_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep me")
+    with atomic_folder(tmp_path, "*.png") as temporary:
+        (temporary / "0.png").write_bytes(b"0")
+    assert names(tmp_path) == ["0.png", "notes.txt"]
 
 
 @pytest.fixture

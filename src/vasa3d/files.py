@@ -56,13 +56,16 @@ def input_file(path: str | Path, kind: str, error: type[InputError]) -> Path:
         ) from caught
 
 
-def output_path(path: str | Path, force: bool = False, folder: bool = False) -> Path:
+def output_path(
+    path: str | Path, force: bool = False, folder: bool = False, names: str = "*"
+) -> Path:
     """Check that a result can be written, before the minutes of work that make it.
 
     Args:
         path: Where the result shall go; ``~`` is understood, links are followed.
         force: Allow replacing what is there.
         folder: The result is a folder of files, not one file.
+        names: Only these files (a glob pattern) of a folder that is there count as a result.
 
     Returns:
         The path, absolute.
@@ -74,7 +77,7 @@ def output_path(path: str | Path, force: bool = False, folder: bool = False) -> 
     target = Path(path)
     try:
         target = target.expanduser().resolve()
-        _check_target(target, force, folder)
+        _check_target(target, force, folder, names)
     except OSError as error:
         raise output_error(target, error) from error
     except RuntimeError as error:  # no such home folder, or a link that points to itself
@@ -84,19 +87,20 @@ def output_path(path: str | Path, force: bool = False, folder: bool = False) -> 
     return target
 
 
-def _check_target(target: Path, force: bool, folder: bool) -> None:
+def _check_target(target: Path, force: bool, folder: bool, names: str) -> None:
     if target.is_dir() and not folder:
         raise OutputError(f"{target} is a folder.", hint="add a file name to the output path")
     if folder and target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file, not a folder.", hint="choose another name")
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise OutputError(f"{target} is a device, not a file.", hint="choose another output path")
-    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
+    occupied = any(target.glob(names)) if target.is_dir() else target.exists()
     if occupied and not force:
         raise OutputError(
-            f"{target} exists already.", hint="add --force to replace it, or choose another name"
+            f"{target / names if target.is_dir() else target} exists already.",
+            hint="add --force to replace it, or choose another name",
         )
-    parent = target.parent
+    parent = target if target.is_dir() else target.parent
     if not parent.is_dir():
         raise OutputError(
             f"the folder {parent} does not exist.", hint=f"make it first: mkdir -p '{parent}'"
@@ -160,31 +164,35 @@ def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
-    """Write a folder of files that appears at the end, whole, or not at all.
-
-    With ``force``, files of the old folder that have no new namesake stay: it may hold more than
-    our files.
+def atomic_folder(path: str | Path, names: str, force: bool = False) -> Iterator[Path]:
+    """Write a set of files that appears in a folder at the end, whole, or not at all.
 
     Args:
-        path: Final folder; an empty one may be there.
-        force: Allow writing into a folder that holds files.
+        path: Final folder; it is made, or is there and may hold other files, which stay.
+        names: Glob pattern of the files that the body writes.
+        force: Allow replacing an older set: all files of these names.
 
     Yields:
-        A temporary folder beside it, for the body to fill with files.
+        A temporary folder, for the body to fill with files.
 
     Raises:
         OutputError: As ``output_path``, or the operating system refused while the body wrote.
     """
-    target = output_path(path, force, folder=True)
-    temporary = _temporary_beside(target, folder=True)
+    target = output_path(path, force, True, names)
+    inside = target / "frames" if target.is_dir() else target
+    temporary = _temporary_beside(inside, folder=True)
     try:
         yield temporary
         for file in temporary.iterdir():
             _flush(file)
+        output_path(target, force, True, names)  # someone else may have written it meanwhile
         if target.exists():
-            for file in sorted(temporary.iterdir()):
-                file.replace(target / file.name)
+            fresh = {file.name for file in temporary.iterdir()}
+            for file in fresh:
+                (temporary / file).replace(target / file)
+            for file in target.glob(names):
+                if file.name not in fresh:
+                    file.unlink()
         else:
             temporary.replace(target)
         _flush_folder(target.parent)
