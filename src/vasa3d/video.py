@@ -34,7 +34,7 @@ SOUND_RATE = 48_000
 
 MIN_FPS, MAX_FPS = 1.0, 240.0
 
-_X264 = {"crf": "16", "preset": "fast", "profile": "high"}
+_X264 = {"crf": "17", "preset": "veryfast", "profile": "high"}
 _AAC_BITS_PER_CHANNEL = 128_000
 _PRORES = {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"}
 _BT709 = 1  # this number in all three of ITU-T H.273's tables
@@ -166,9 +166,8 @@ def _pictures(
                 if max_frames is not None and count >= max_frames:
                     return
                 quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-                yield np.ascontiguousarray(
-                    np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)
-                )
+                rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                yield np.ascontiguousarray(np.rot90(rgb, quarter_turns))
                 count += 1
         except av.error.FFmpegError:
             return  # a damaged tail: what came before it is good
