@@ -23,7 +23,6 @@ MAX_ITEMS = 1 << 22
 """Entries of all tile lists held at once; scenes with more are drawn in several bands."""
 
 _PROJECT_CHUNK = 4096
-_TILE_CHUNK = 16
 
 
 def render_cloud(
@@ -61,7 +60,7 @@ def render_cloud(
                 splats.values, behind, rgb, alpha, depth_image,
             )  # fmt: skip
 
-        run_chunks(draw, len(lists.offsets) - 1, _TILE_CHUNK)
+        run_chunks(draw, len(lists.offsets) - 1, splats.tiles_x)
     return Frame(rgb, alpha, depth_image)
 
 
@@ -87,21 +86,28 @@ def color_adjoint(cloud: GaussianCloud, camera: Camera, image: F32) -> F32:
         raise ValueError(
             f"image must have shape ({camera.height}, {camera.width}, any), got {image.shape}"
         )
-    pixels = np.ascontiguousarray(image, np.float32)
-    totals = np.zeros((len(cloud), pixels.shape[2]), np.float32)
+    channels = image.shape[2]
+    pixels = np.zeros((-(-channels // 3), *image.shape[:2], 3), np.float32)
+    for channel in range(channels):
+        pixels[channel // 3, :, :, channel % 3] = image[:, :, channel]
+    totals = np.zeros((len(pixels), len(cloud), 3), np.float32)
     splats = _project(cloud, camera)
     for lists in _bands(splats):
-        sums = np.empty((len(lists.items), pixels.shape[2]), np.float32)
+        sums = np.empty((len(lists.items), 3), np.float32)
+        for part, total in zip(pixels, totals, strict=True):
 
-        def gather(start: int, stop: int, lists: _Lists = lists, sums: F32 = sums) -> None:
-            adjoint_tiles(
-                start, stop, lists.first_tile, splats.tiles_x, lists.offsets, lists.items,
-                splats.values, pixels, sums,
-            )  # fmt: skip
+            def gather(
+                start: int, stop: int, lists: _Lists = lists, sums: F32 = sums, part: F32 = part
+            ) -> None:
+                adjoint_tiles(
+                    start, stop, lists.first_tile, splats.tiles_x, lists.offsets, lists.items,
+                    splats.values, part, sums,
+                )  # fmt: skip
 
-        run_chunks(gather, len(lists.offsets) - 1, _TILE_CHUNK)
-        scatter_sums(lists.items, sums, totals)
-    return totals
+            run_chunks(gather, len(lists.offsets) - 1, splats.tiles_x)
+            scatter_sums(lists.items, sums, total)
+    per_gaussian = totals.transpose(1, 0, 2).reshape(len(cloud), 3 * len(pixels))
+    return np.ascontiguousarray(per_gaussian[:, :channels])
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ _PIXELS = TILE * TILE
 _LANES = 16
 _LAST_LEFT, _FIRST_RIGHT = np.float32(7.0), np.float32(8.0)
 _PLANE_1, _PLANE_2, _PLANE_3, _PLANE_4 = (np.uint64(k * _PIXELS) for k in (1, 2, 3, 4))
+_LANES_1, _LANES_2, _LANES_3 = (np.uint64(4 * _PIXELS + k * _LANES) for k in (0, 1, 2))
 # No value here is NaN: projection skips such Gaussians. Sums keep their order.
 _FAST = {"contract", "nnan", "nsz"}
 
@@ -191,38 +192,34 @@ def adjoint_tiles(
         offsets: (L + 1,) int64 bounds of the lists in ``items``.
         items: (I,) uint32 splats, nearest first.
         splats: (N, SPLAT_WIDTH) float32.
-        image: (H, W, C) float32.
-        sums: (I, C) float32 output, zero where a tile stopped before the item.
+        image: (H, W, 3) float32.
+        sums: (I, 3) float32 output, zero where a tile stopped before the item.
     """
-    height, width, channels = image.shape
-    buffer = np.empty(_PIXELS, np.float32)
-    planes = np.empty(channels * _PIXELS, np.float32)
-    lanes = np.empty(channels * _LANES, np.float32)
-    weights = np.empty(_LANES, np.float32)
+    height, width = image.shape[:2]
+    buffer = np.empty(4 * _PIXELS + 3 * _LANES, np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-        buffer[:] = _ONE
-        planes[:] = _ZERO
+        buffer[:_PIXELS] = _ONE
+        buffer[_PIXELS:] = _ZERO
         for y in range(top, min(top + TILE, height)):
             for x in range(left, min(left + TILE, width)):
-                for c in range(channels):
-                    planes[c * _PIXELS + _place(x - left, y - top)] = image[y, x, c]
+                i = _place(x - left, y - top)
+                for c in range(3):
+                    buffer[(c + 1) * _PIXELS + i] = image[y, x, c]
         sums[offsets[index] : offsets[index + 1]] = _ZERO
         for position in range(offsets[index], offsets[index + 1]):
-            _weigh(splats[items[position]], left, top, buffer, weights, planes, lanes)
-            for c in range(channels):
-                for lane in range(_LANES):
-                    sums[position, c] += lanes[c * _LANES + lane]
+            _weigh(splats[items[position]], left, top, buffer)
+            for c in range(3):
+                sums[position, c] = _take_lanes(buffer, 4 * _PIXELS + c * _LANES)
             if (position - offsets[index]) % _CHECK_EVERY == _CHECK_EVERY - 1 and _opaque(buffer):
                 break
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _weigh(splat, left, top, buffer, weights, planes, lanes):  # pragma: no cover - compiled
-    """Sums of weight times image per channel and lane, and the new transmittance."""
+def _weigh(splat, left, top, buffer):  # pragma: no cover - compiled
+    """Add weight times image lane by lane to the buffer's end, and take the weight from T."""
     mx, my, a, b, c, peak = _shape(splat, left, top)
-    lanes[:] = _ZERO
     half_0, half_1, pair_0, pair_1 = _blocks(splat, mx, my)
     for half in range(half_0, half_1):
         dx = np.float32(half * 8) - mx
@@ -230,22 +227,30 @@ def _weigh(splat, left, top, buffer, weights, planes, lanes):  # pragma: no cove
             dy = np.float32(pair * 2) - my
             block = np.uint64(half * (_PIXELS // 2) + pair * _LANES)
             for lane in range(_LANES):
-                i = np.uint64(lane)
+                at = np.uint64(lane)
+                i = block + at
                 alpha = _lane_alpha(lane, dx, dy, a, b, c, peak)
-                weight = alpha * buffer[block + i]
-                buffer[block + i] -= weight
-                weights[i] = weight
-            for channel in range(len(lanes) // _LANES):
-                first = np.uint64(channel * _LANES)
-                plane = np.uint64(channel * _PIXELS) + block
-                for lane in range(_LANES):
-                    i = np.uint64(lane)
-                    lanes[first + i] += weights[i] * planes[plane + i]
+                weight = alpha * buffer[i]
+                buffer[i] -= weight
+                buffer[at + _LANES_1] += weight * buffer[i + _PLANE_1]
+                buffer[at + _LANES_2] += weight * buffer[i + _PLANE_2]
+                buffer[at + _LANES_3] += weight * buffer[i + _PLANE_3]
+
+
+@njit(nogil=True, cache=True)
+def _take_lanes(buffer, first):  # pragma: no cover - compiled
+    """Sum of the lanes from ``first`` on, which are set to zero; adds in pairs."""
+    for step in (8, 4, 2, 1):
+        for lane in range(step):
+            buffer[first + lane] += buffer[first + lane + step]
+    total = buffer[first]
+    buffer[first : first + _LANES] = _ZERO
+    return total
 
 
 @njit(nogil=True, cache=True)
 def scatter_sums(items, sums, totals):  # pragma: no cover - compiled
-    """Add the items' sums (I, C) to their splats' totals (N, C), in list order."""
+    """Add the items' sums (I, 3) to their splats' totals (N, 3), in list order."""
     for position in range(len(items)):
-        for c in range(sums.shape[1]):
+        for c in range(3):
             totals[items[position], c] += sums[position, c]
