@@ -1,0 +1,198 @@
+"""From visemes heard to mouth channels: how neighbouring sounds share the lips and the jaw.
+
+After Cohen and Massaro's dominance functions, with jaw and lips apart as in JALI: the jaw (J),
+the roundness of the lips (R) and their aperture (A) follow the same sounds with different
+inertia. With posteriors p_v(t) of viseme v, 100 frames a second, targets c_v of each channel and
+dominances a_v of each of the three groups g,
+
+    d_{v,g}(t) = a_{v,g} (k_g * s_v)(t),   s_v = p_v^1.5 / sum_u p_u^1.5
+    channel(t) = sum_v d_{v,g}(t) c_v / sum_v d_{v,g}(t)
+
+where k_g is a Gaussian in time, wider before a sound than after it for roundness (lips round
+early). On top, sounds that must reach their contact get a pulse of their own, from the closure
+head (p, b, m) and the posterior of f and v: the pulse is held over at least two video frames and
+then overrides the blend, so that a short p between two open vowels still shuts the lips.
+Everything is a finite filter: an output frame depends on ``FRAMES_AHEAD`` frames ahead and
+``FRAMES_BEHIND`` behind.
+
+Channel values were chosen on the head model's geometry: jawOpen opens the lips by 33 mm a unit,
+mouthClose shuts them by 39 mm a unit, mouthFunnel opens by 14 mm, both mouthLowerDown by 7 mm,
+both mouthUpperUp by 7 mm.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from vasa3d.motion.speech import VISEME_INDEX, VISEMES, SpeechActivity
+from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
+
+FRAMES_AHEAD = 12
+FRAMES_BEHIND = 12
+
+JAW_CLOSE_RATIO = 0.84
+"""mouthClose that cancels one unit of jawOpen at the lips."""
+
+_GROUPS = {
+    "jaw": ("jawOpen", "tongueOut"),
+    "round": ("mouthFunnel", "mouthPucker", "mouthStretch", "mouthSmile", "mouthDimple"),
+    "aperture": ("mouthLowerDown", "mouthUpperUp", "mouthRollLower", "mouthShrugLower"),
+}
+_PAIRED = {"mouthStretch", "mouthSmile", "mouthDimple", "mouthLowerDown", "mouthUpperUp"}
+
+_TARGETS: dict[str, dict[str, float]] = {
+    "sil": {},
+    "PBM": {"jawOpen": 0.04},
+    "FV": {"jawOpen": 0.04, "mouthUpperUp": 0.15, "mouthRollLower": 0.35, "mouthShrugLower": 0.15},
+    "TH": {"jawOpen": 0.09, "mouthLowerDown": 0.18, "mouthUpperUp": 0.10, "tongueOut": 0.10},
+    "TD": {"jawOpen": 0.075, "mouthLowerDown": 0.18, "mouthUpperUp": 0.08},
+    "KG": {"jawOpen": 0.12, "mouthLowerDown": 0.12, "mouthUpperUp": 0.06},
+    "CH": {"jawOpen": 0.05, "mouthFunnel": 0.34, "mouthPucker": 0.12},
+    "SZ": {"jawOpen": 0.035, "mouthLowerDown": 0.24, "mouthUpperUp": 0.14, "mouthStretch": 0.15},
+    "R": {"jawOpen": 0.09, "mouthFunnel": 0.18, "mouthPucker": 0.22, "mouthLowerDown": 0.05},
+    "W": {"jawOpen": 0.05, "mouthFunnel": 0.08, "mouthPucker": 0.80},
+    "U": {"jawOpen": 0.09, "mouthFunnel": 0.16, "mouthPucker": 0.62},
+    "O": {"jawOpen": 0.24, "mouthFunnel": 0.26, "mouthPucker": 0.25},
+    "A": {"jawOpen": 0.34, "mouthLowerDown": 0.24, "mouthUpperUp": 0.12},
+    "E": {"jawOpen": 0.21, "mouthLowerDown": 0.24, "mouthUpperUp": 0.14, "mouthStretch": 0.10,
+          "mouthSmile": 0.05},
+    "I": {"jawOpen": 0.10, "mouthLowerDown": 0.24, "mouthUpperUp": 0.15, "mouthStretch": 0.16,
+          "mouthSmile": 0.14, "mouthDimple": 0.05},
+    "AH": {"jawOpen": 0.17, "mouthLowerDown": 0.17, "mouthUpperUp": 0.09},
+}  # fmt: skip
+
+_DOMINANCE: dict[str, tuple[float, float, float]] = {
+    "sil": (0.9, 0.5, 0.9), "PBM": (0.5, 0.15, 0.3), "FV": (0.6, 0.3, 1.0), "TH": (0.5, 0.15, 0.8),
+    "TD": (0.35, 0.12, 0.5), "KG": (0.25, 0.1, 0.3), "CH": (0.8, 1.0, 0.8), "SZ": (0.9, 0.35, 0.9),
+    "R": (0.5, 0.5, 0.6), "W": (0.7, 1.6, 1.0), "U": (0.8, 1.5, 0.9), "O": (1.3, 1.2, 1.0),
+    "A": (1.8, 0.6, 1.2), "E": (1.1, 0.6, 1.0), "I": (0.8, 0.8, 1.0), "AH": (0.7, 0.2, 0.7),
+}  # fmt: skip
+"""Per viseme: how firmly it claims the jaw, the roundness and the aperture."""
+
+_SIGMA_FRAMES = {"jaw": (3.4, 3.4), "round": (6.0, 4.5), "aperture": (2.6, 2.6)}
+"""Widths of the kernels, before and after a sound, in frames of 10 ms."""
+
+_LABIODENTAL_THRESHOLD = 0.35
+_PULSE_HOLD = 3
+_PULSE_EASE = np.array([0.15, 0.75, 1.2, 1.3, 1.2, 0.75, 0.15])
+_LOUD_RANGE_DB = 14.0
+
+
+@cache
+def _tables() -> tuple[dict[str, F32], dict[str, F32]]:
+    """Per group: targets (V, NUM_CHANNELS) and dominances (V,)."""
+    targets, dominances = {}, {}
+    for g, (group, channels) in enumerate(_GROUPS.items()):
+        table = np.zeros((len(VISEMES), NUM_CHANNELS), np.float32)
+        for viseme, values in _TARGETS.items():
+            for channel in channels:
+                for name in _sides(channel):
+                    table[VISEME_INDEX[viseme], ARKIT_INDEX[name]] = values.get(channel, 0.0)
+        targets[group] = table
+        dominances[group] = np.array([_DOMINANCE[v][g] for v in VISEMES], np.float32)
+    return targets, dominances
+
+
+def _sides(channel: str) -> tuple[str, ...]:
+    return (channel + "Left", channel + "Right") if channel in _PAIRED else (channel,)
+
+
+@cache
+def _kernel(group: str) -> F32:
+    """Weights of frames t - FRAMES_BEHIND .. t + FRAMES_AHEAD at frame t; sum 1."""
+    offset = np.arange(-FRAMES_BEHIND, FRAMES_AHEAD + 1)
+    early, late = _SIGMA_FRAMES[group]
+    sigma = np.where(offset > 0, early, late)
+    kernel = np.exp(-0.5 * (offset / sigma) ** 2)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def mouth(activity: SpeechActivity, threshold: float, amplitude: float = 1.0) -> tuple[F32, F32]:
+    """Mouth channels of a stretch of speech.
+
+    Args:
+        activity: T frames of the encoder; the first ``FRAMES_BEHIND`` and the last
+            ``FRAMES_AHEAD`` are context only.
+        threshold: Posterior of the closure head above which the lips shut.
+        amplitude: Scale of every opening; contacts stay contacts.
+
+    Returns:
+        (n, 52) channels in [0, 1] with n = T - FRAMES_BEHIND - FRAMES_AHEAD, those that do not
+        belong to speech zero; and (n,) contact of the lips with each other or the teeth in [0, 1].
+    """
+    sharp = activity.visemes**1.5
+    sharp = sharp / sharp.sum(axis=1, keepdims=True)
+    targets, dominances = _tables()
+    count = max(0, len(activity) - FRAMES_BEHIND - FRAMES_AHEAD)
+    out = np.zeros((count, NUM_CHANNELS), np.float32)
+    if count == 0:
+        return out, np.zeros(0, np.float32)
+    for group, table in targets.items():
+        weight = _filter(sharp, _kernel(group)) * dominances[group]
+        out += (weight @ table) / weight.sum(axis=1, keepdims=True)
+    out *= np.float32(amplitude)
+    out[:, ARKIT_INDEX["jawOpen"]] *= _vigour(activity.level)
+    teeth = _pulse(activity.visemes[:, VISEME_INDEX["FV"]], _LABIODENTAL_THRESHOLD)
+    shut = _pulse(activity.closure, threshold)
+    _bite(out, teeth * (1.0 - shut))
+    _shut(out, shut)
+    return np.clip(out, 0.0, 1.0), np.maximum(teeth, shut)
+
+
+def _filter(values: F32, kernel: F32) -> F32:
+    """Correlate (T, n) or (T,) values with a kernel of 25 frames; valid part."""
+    windows = np.lib.stride_tricks.sliding_window_view(values, len(kernel), axis=0)
+    return np.ascontiguousarray(windows @ kernel)
+
+
+def _vigour(level: F32) -> F32:
+    """(T - 24,) 0.85 for soft .. 1.15 for loud speech against its last half second."""
+    wide = np.full(FRAMES_BEHIND + FRAMES_AHEAD + 1, 1.0 / (FRAMES_BEHIND + FRAMES_AHEAD + 1))
+    mean = _filter(np.maximum(level, -75.0), wide.astype(np.float32))
+    now = _filter(level, _kernel("jaw"))
+    return (1.0 + 0.15 * np.tanh((now - mean) / _LOUD_RANGE_DB)).astype(np.float32)
+
+
+def _pulse(posterior: F32, threshold: float) -> F32:
+    """(T - 24,) strength in [0, 1] of a contact: held ``_PULSE_HOLD`` frames each side, with soft
+    edges.
+    """
+    strength = np.clip((posterior - 0.7 * threshold) / (0.3 * threshold), 0.0, 1.0)
+    held = np.lib.stride_tricks.sliding_window_view(strength, 2 * _PULSE_HOLD + 1).max(axis=1)
+    ease = (_PULSE_EASE / _PULSE_EASE.sum()).astype(np.float32)
+    eased = np.lib.stride_tricks.sliding_window_view(held, len(ease)) @ ease
+    margin = FRAMES_BEHIND - _PULSE_HOLD - len(ease) // 2
+    return np.ascontiguousarray(eased[margin : len(eased) - margin], np.float32)
+
+
+def _blend(out: F32, channel: str, value: F32 | float, weight: F32) -> None:
+    for name in _sides(channel):
+        column = out[:, ARKIT_INDEX[name]]
+        out[:, ARKIT_INDEX[name]] = column + (value - column) * weight
+
+
+def _bite(out: F32, weight: F32) -> None:
+    """Lower lip to the upper teeth, in place."""
+    jaw = out[:, ARKIT_INDEX["jawOpen"]] * np.float32(0.35)
+    _blend(out, "jawOpen", jaw, weight)
+    _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw, weight)
+    _blend(out, "mouthRollLower", 0.45, weight)
+    _blend(out, "mouthShrugLower", 0.2, weight)
+    _blend(out, "mouthUpperUp", 0.22, weight)
+    _blend(out, "mouthLowerDown", 0.0, weight)
+    _blend(out, "mouthFunnel", 0.0, weight)
+
+
+def _shut(out: F32, weight: F32) -> None:
+    """Lips together, in place: the jaw keeps a part of its opening and mouthClose cancels it."""
+    jaw = out[:, ARKIT_INDEX["jawOpen"]] * np.float32(0.4)
+    _blend(out, "jawOpen", jaw, weight)
+    _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw + np.float32(0.02), weight)
+    for channel in ("mouthLowerDown", "mouthUpperUp", "mouthFunnel", "mouthShrugLower"):
+        _blend(out, channel, 0.0, weight)
+    _blend(out, "mouthRollLower", 0.12, weight)
+    _blend(out, "mouthRollUpper", 0.10, weight)
+    for name in ("mouthPressLeft", "mouthPressRight"):
+        out[:, ARKIT_INDEX[name]] += np.float32(0.25) * weight

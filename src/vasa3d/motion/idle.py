@@ -1,0 +1,294 @@
+"""What a face does besides speaking: blinks, gaze, head motion, brows, breath. Never repeats,
+never stops.
+
+Every part is a function of time over random events that are drawn in order of time from the
+part's own generator, so a stream and a whole file, at any frame rate, see the same life. Nothing
+looks ahead but at the stresses already known.
+
+Sizes come from recordings: twelve head motion takes (LivePortrait templates: yaw, pitch, roll
+spread 1.0, 2.3, 0.95 degrees at rms speeds of 5, 8.5, 4 degrees a second in the longest take of a
+talking person; 0.2-0.6, 0.5-1.3, 0.1-0.4 where nothing is said) and two iPhone takes (blinks
+above one half for 60-170 ms; lids follow the gaze). Blinks come 17 a minute, lids shut in a third
+of the time that they need to open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
+from vasa3d.motion.prosody import Stress
+from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
+
+HEAD_LIMITS_DEGREES = (8.0, 6.0, 4.0)
+"""Largest yaw, pitch and roll."""
+
+_HEAD_SPREAD = np.array([2.6, 1.5, 1.1])
+_QUIET_SHARE = 0.4
+_NOD_SECONDS = (0.16, 0.34)
+_NOD_DEGREES = (0.9, 2.2)
+_NOD_CHANCE = 0.7
+_BROW_SECONDS = (0.14, 0.45)
+_BROW_CHANCE = 0.45
+_DOUBLE_BLINK_CHANCE = 0.1
+_MIN_BLINK_GAP = 0.5
+_SACCADE_SECONDS = 0.04
+_EYE_LIMIT_DEGREES = 25.0
+_HEAD_COMPENSATION = 0.85
+
+
+def _ease(x: np.ndarray) -> np.ndarray:
+    """Minimum-jerk step from 0 to 1."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * x * (x * (6.0 * x - 15.0) + 10.0)
+
+
+def _bump(time: np.ndarray, rise: float, hold: float, fall: float) -> np.ndarray:
+    """0 to 1 in ``rise`` seconds, kept for ``hold``, back in ``fall``."""
+    return _ease(time / rise) * (1.0 - _ease((time - rise - hold) / fall))
+
+
+class _Steps:
+    """A quantity that rests on random targets and moves between them; ``draw`` gives (target,
+    rest, move) in seconds.
+    """
+
+    def __init__(
+        self, draw: Callable[[np.random.Generator], tuple[np.ndarray, float, float]], rng, size: int
+    ) -> None:
+        self._draw, self._rng = draw, rng
+        self._starts = [-1.0]
+        self._moves = [1e-3]
+        self._targets = [np.zeros(size)]
+        self._next = 0.0
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """(n, size) value at increasing times in seconds."""
+        while self._next <= times[-1]:
+            target, rest, move = self._draw(self._rng)
+            self._starts.append(self._next)
+            self._moves.append(move)
+            self._targets.append(target)
+            self._next += move + rest
+        starts, moves = np.array(self._starts), np.array(self._moves)
+        targets = np.array(self._targets)
+        i = np.searchsorted(starts, times, side="right") - 1
+        before = targets[np.maximum(i - 1, 0)]
+        value = before + (targets[i] - before) * _ease((times - starts[i]) / moves[i])[:, None]
+        keep = max(0, int(i[0]) - 1)
+        self._starts, self._moves = self._starts[keep:], self._moves[keep:]
+        self._targets = self._targets[keep:]
+        return value
+
+
+@dataclass(frozen=True)
+class _Blink:
+    start: float
+    close: float
+    hold: float
+    open: float
+    depth: float
+
+    @property
+    def end(self) -> float:
+        return self.start + self.close + self.hold + self.open
+
+
+class _Blinks:
+    """Blinks at random times around ``rate`` a minute."""
+
+    def __init__(self, rate: float, rng: np.random.Generator) -> None:
+        self._rate, self._rng = rate, rng
+        self._known: list[_Blink] = []
+        self._next = self._pause() * rng.random() if rate > 0 else np.inf
+
+    def _pause(self) -> float:
+        mean = 60.0 / self._rate
+        sigma = 0.55
+        drawn = mean * float(np.exp(self._rng.normal(-0.5 * sigma**2, sigma)))
+        return max(_MIN_BLINK_GAP, drawn)
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """(n,) closure of the lids in [0, 1]."""
+        rng = self._rng
+        while self._next <= times[-1]:
+            close, hold, opening = rng.uniform(0.05, 0.075), 0.042, rng.uniform(0.09, 0.125)
+            blink = _Blink(self._next, close, hold, opening, rng.uniform(0.94, 1.0))
+            self._known.append(blink)
+            double = rng.random() < _DOUBLE_BLINK_CHANCE
+            gap = rng.uniform(0.08, 0.2) if double else self._pause()
+            self._next = blink.end + gap
+        value = np.zeros(len(times))
+        for b in self._known:
+            value = np.maximum(value, b.depth * _bump(times - b.start, b.close, b.hold, b.open))
+        self._known = [b for b in self._known if b.end > times[0]]
+        return value
+
+
+def _draw_head(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    target = rng.normal(0.0, 1.0, 3) * _HEAD_SPREAD
+    target[2] += 0.25 * target[0]
+    return target, float(rng.uniform(0.1, 1.4)), float(rng.uniform(0.55, 1.3))
+
+
+def _draw_sway(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    return rng.normal(0.0, 1.0, 3) * (0.35, 0.3, 0.25), 0.0, float(rng.uniform(0.35, 0.9))
+
+
+def _draw_gaze(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    away = rng.random() < 0.16
+    spread = (6.0, 3.5) if away else (1.3, 0.8)
+    target = rng.normal(0.0, 1.0, 2) * spread + ((0.0, -1.0) if away else (0.0, 0.0))
+    rest = rng.uniform(0.5, 1.4) if away else rng.gamma(4.0, 0.42)
+    return np.clip(target, -9.0, 9.0), float(max(0.25, rest)), _SACCADE_SECONDS
+
+
+def _draw_mood(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    return rng.random(4), float(rng.uniform(0.5, 3.0)), float(rng.uniform(0.6, 1.6))
+
+
+def _draw_breath(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    return np.array([rng.uniform(0.6, 1.0)]), float(rng.uniform(0.1, 0.5)), rng.uniform(1.3, 1.9)
+
+
+class IdleLife:
+    """Life of one face from a seed.
+
+    Args:
+        seed: Same seed, same life.
+        blink_rate: Blinks a minute.
+        head_motion: Scale of head motion, 0 for a still head.
+        gaze_degrees: Yaw to the person's left and pitch up at which the eyes rest, relative to
+            the viewer.
+    """
+
+    def __init__(
+        self, seed: int, blink_rate: float, head_motion: float, gaze_degrees: tuple[float, float]
+    ) -> None:
+        def rng(part: int) -> np.random.Generator:
+            return np.random.default_rng([seed, part])
+
+        self._head_motion = head_motion
+        self._gaze_degrees = np.array(gaze_degrees)
+        self._blinks = _Blinks(blink_rate, rng(1))
+        self._head = _Steps(_draw_head, rng(2), 3)
+        self._sway = _Steps(_draw_sway, rng(3), 3)
+        self._gaze = _Steps(_draw_gaze, rng(4), 2)
+        self._mood = _Steps(_draw_mood, rng(5), 4)
+        self._breath = _Breath(rng(6))
+        self._accents = rng(7)
+        self._nods: list[tuple[float, float]] = []
+        self._brows: list[tuple[float, float]] = []
+
+    def hear(self, stresses: list[Stress]) -> None:
+        """Stressed syllables, in order of time, before the frames that follow them."""
+        for stress in stresses:
+            nod, brow = self._accents.random(), self._accents.random()
+            size = self._accents.uniform(0.6, 1.0) * (0.4 + 0.6 * stress.strength)
+            if nod < _NOD_CHANCE:
+                self._nods.append((stress.seconds, size))
+            if brow < _BROW_CHANCE:
+                self._brows.append((stress.seconds, size))
+
+    def at(self, times: np.ndarray, speaking: np.ndarray) -> tuple[F32, F32]:
+        """The face at increasing times; each call continues after the last.
+
+        Args:
+            times: (n,) seconds.
+            speaking: (n,) in [0, 1].
+
+        Returns:
+            (n, 52) channels and (n, 6) head pose (axis-angle in radians, metres).
+        """
+        degrees = self._head_degrees(times, speaking)
+        dyn = np.zeros((len(times), NUM_CHANNELS), np.float32)
+        self._look(dyn, times, degrees)
+        mood = self._mood.at(times)
+        accent = self._accent(self._brows, times, _BROW_SECONDS)
+        _set(dyn, "browInnerUp", 0.06 * mood[:, 0] + 0.24 * accent)
+        _set(dyn, "browOuterUp", 0.04 * mood[:, 0] + 0.20 * accent)
+        _set(dyn, "eyeSquint", 0.06 * mood[:, 1])
+        _set(dyn, "mouthSmile", 0.03 + 0.05 * mood[:, 2])
+        _set(dyn, "cheekSquint", 0.05 * mood[:, 2])
+        breath = self._breath.at(times)
+        pose = np.zeros((len(times), 6))
+        pose[:, :3] = _rotvec(np.radians(degrees))
+        pose[:, 4] = 0.0008 * breath
+        pose[:, 5] = 0.0003 * breath
+        return dyn, pose.astype(np.float32)
+
+    def _head_degrees(self, times: np.ndarray, speaking: np.ndarray) -> np.ndarray:
+        """(n, 3) yaw to the person's left, pitch down, roll to the person's right."""
+        liveliness = _QUIET_SHARE + (1.0 - _QUIET_SHARE) * speaking[:, None]
+        degrees = self._head.at(times) * liveliness + self._sway.at(times)
+        nod = self._accent(self._nods, times, _NOD_SECONDS)
+        degrees[:, 1] += nod * _NOD_DEGREES[1]
+        limits = np.array(HEAD_LIMITS_DEGREES)
+        return limits * np.tanh(degrees * self._head_motion / limits)
+
+    def _accent(
+        self, events: list[tuple[float, float]], times: np.ndarray, seconds: tuple[float, float]
+    ) -> np.ndarray:
+        value = np.zeros(len(times))
+        for start, size in events:
+            value = np.maximum(value, size * _bump(times - start, seconds[0], 0.03, seconds[1]))
+        events[:] = [e for e in events if e[0] + sum(seconds) + 0.1 > times[0]]
+        return value
+
+    def _look(self, dyn: F32, times: np.ndarray, head_degrees: np.ndarray) -> None:
+        """Eyes and lids: the gaze stays on its target while the head moves."""
+        gaze = self._gaze.at(times) + self._gaze_degrees
+        yaw = gaze[:, 0] - _HEAD_COMPENSATION * head_degrees[:, 0]
+        up = gaze[:, 1] + _HEAD_COMPENSATION * head_degrees[:, 1]
+        left = np.clip(yaw, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / YAW_DEGREES
+        raised = np.clip(up, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / PITCH_DEGREES
+        for name, value in (
+            ("eyeLookOutLeft", left), ("eyeLookInRight", left),
+            ("eyeLookInLeft", -left), ("eyeLookOutRight", -left),
+        ):  # fmt: skip
+            dyn[:, ARKIT_INDEX[name]] = np.maximum(value, 0.0)
+        _set(dyn, "eyeLookUp", np.maximum(raised, 0.0))
+        _set(dyn, "eyeLookDown", np.maximum(-raised, 0.0))
+        _set(dyn, "eyeBlink", self._blinks.at(times))
+
+
+class _Breath:
+    """Rise and fall of the chest: half cycles between random depths."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._inhale = True
+        self._steps = _Steps(self._draw, rng, 1)
+
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+        target, rest, move = _draw_breath(rng)
+        value = target if self._inhale else target * 0.1
+        self._inhale = not self._inhale
+        return value, rest, move
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        return self._steps.at(times)[:, 0]
+
+
+def _set(dyn: F32, channel: str, value: np.ndarray) -> None:
+    """Write a channel, or both sides of it."""
+    if channel in ARKIT_INDEX:
+        dyn[:, ARKIT_INDEX[channel]] = value
+        return
+    for side in ("Left", "Right"):
+        dyn[:, ARKIT_INDEX[channel + side]] = value
+
+
+def _rotvec(angles: np.ndarray) -> np.ndarray:
+    """(n, 3) axis-angle of yaw about y, then pitch about x, then roll about z (radians)."""
+    half = 0.5 * angles
+    (cy, cx, cz), (sy, sx, sz) = np.cos(half).T, np.sin(half).T
+    w = cy * cx * cz + sy * sx * sz
+    xyz = np.stack(
+        [cy * sx * cz + sy * cx * sz, sy * cx * cz - cy * sx * sz, cy * cx * sz - sy * sx * cz], 1
+    )
+    angle = 2.0 * np.arctan2(np.linalg.norm(xyz, axis=1), w)
+    scale = angle / np.maximum(np.sin(0.5 * angle), 1e-12)
+    return xyz * np.where(angle < 1e-6, 2.0, scale)[:, None]

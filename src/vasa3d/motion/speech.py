@@ -1,0 +1,250 @@
+"""Speech encoder: which viseme the mouth forms, and whether the lips are shut, 100 times a second.
+
+A small convolutional network on the features of ``audio/features.py`` (frames of 10 ms). Stem:
+convolution 80 -> C, ReLU. Then residual blocks on x (T, C):
+
+    x <- x + W2 relu(conv_{k, d}(norm(x)) + b1) + b2,   norm(x) = (x - mean_C x) / sqrt(var_C x +
+    1e-5)
+
+and two heads on norm(x): softmax over ``VISEMES`` and a sigmoid "the lips are closed". Each
+convolution sees a fixed number of frames ahead; together 10 frames, so with the half window of
+the features the network looks 112.5 ms ahead.
+
+Inference is NumPy: every layer keeps the last frames that its next outputs need, so that a stream
+of any chunking computes the very sums of a whole file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from vasa3d.audio.features import FRAME_RATE, WINDOW, MelStream
+from vasa3d.types import F32, SAMPLE_RATE
+from vasa3d.weights import load_asset
+
+VISEMES: tuple[str, ...] = (
+    "sil", "PBM", "FV", "TH", "TD", "KG", "CH", "SZ", "R", "W", "U", "O", "A", "E", "I", "AH",
+)  # fmt: skip
+"""Classes of the encoder: silence, consonants by place, rounded vowels U and O, open A, spread E
+and I, neutral AH.
+"""
+
+VISEME_INDEX = {name: i for i, name in enumerate(VISEMES)}
+ASSET = "speech"
+_BLOCK_FRAMES = 1000
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One convolution in time: taps, distance between taps, and frames it may see ahead."""
+
+    kernel: int
+    dilation: int
+    ahead: int
+
+    @property
+    def behind(self) -> int:
+        return (self.kernel - 1) * self.dilation - self.ahead
+
+
+@dataclass(frozen=True)
+class SpeechActivity:
+    """What the encoder hears.
+
+    Attributes:
+        visemes: (T, len(VISEMES)) float32 posteriors, rows sum to 1.
+        closure: (T,) float32 posterior that the lips are shut (p, b, m).
+        level: (T,) float32 loudness in dBFS.
+    """
+
+    visemes: F32
+    closure: F32
+    level: F32
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+
+@dataclass(frozen=True)
+class SpeechWeights:
+    """The network's numbers.
+
+    Attributes:
+        layers: Shape in time of the stem and of each block.
+        kernels: Per layer (kernel * inputs, C) float32, tap-major; biases (C,).
+        mixes: Per block (C, C) pointwise weights; biases (C,). None for the stem.
+        head: (C, len(VISEMES) + 1) weights; the last column is the closure head.
+    """
+
+    layers: tuple[LayerConfig, ...]
+    kernels: tuple[tuple[F32, F32], ...]
+    mixes: tuple[tuple[F32, F32] | None, ...]
+    head: tuple[F32, F32]
+
+    @property
+    def frames_ahead(self) -> int:
+        return sum(layer.ahead for layer in self.layers)
+
+    @property
+    def look_ahead_seconds(self) -> float:
+        """From an output frame to the last sample it depends on."""
+        return self.frames_ahead / FRAME_RATE + WINDOW / 2 / SAMPLE_RATE
+
+
+def weights_from_tensors(tensors: dict[str, np.ndarray], config: str) -> SpeechWeights:
+    """Weights from the asset's tensors.
+
+    Args:
+        tensors: ``layer{i}.kernel``, ``layer{i}.bias``, ``layer{i}.mix``, ``layer{i}.mix_bias``,
+            ``head.*``.
+        config: JSON list of [kernel, dilation, ahead] per layer.
+    """
+    layers = tuple(LayerConfig(*map(int, row)) for row in json.loads(config))
+
+    def get(name: str) -> F32:
+        return np.ascontiguousarray(tensors[name], np.float32)
+
+    indices = range(len(layers))
+    return SpeechWeights(
+        layers=layers,
+        kernels=tuple((get(f"layer{i}.kernel"), get(f"layer{i}.bias")) for i in indices),
+        mixes=tuple(
+            (get(f"layer{i}.mix"), get(f"layer{i}.mix_bias")) if i > 0 else None for i in indices
+        ),
+        head=(get("head.kernel"), get("head.bias")),
+    )
+
+
+@cache
+def load_speech_weights() -> SpeechWeights:
+    """The shipped network.
+
+    Raises:
+        MissingError: The asset is missing or damaged.
+    """
+    tensors, metadata = load_asset(ASSET)
+    return weights_from_tensors(tensors, metadata["layers"])
+
+
+@cache
+def closure_threshold() -> float:
+    """Posterior of the closure head from which the lips count as shut; chosen with the weights."""
+    return float(load_asset(ASSET)[1]["threshold"])
+
+
+def _normalise(x: F32) -> F32:
+    centred = x - x.mean(axis=1, keepdims=True)
+    scale = np.sqrt(np.mean(centred * centred, axis=1, keepdims=True) + np.float32(1e-5))
+    return centred / scale
+
+
+class _Layer:
+    """One layer of the network as a stream; ``ahead`` frames after its input."""
+
+    def __init__(
+        self, config: LayerConfig, kernel: tuple[F32, F32], mix: tuple[F32, F32] | None
+    ) -> None:
+        self.config = config
+        self.weight, self.bias = kernel
+        self.mix = mix
+        inputs = len(self.weight) // config.kernel
+        self.buffer = np.zeros((config.behind, inputs), np.float32)
+        self.residual = np.zeros((0, inputs), np.float32)
+
+    def step(self, x: F32, last: bool) -> F32:
+        """(n, inputs) more frames in, the frames they complete out; ``last`` ends the signal with
+        zeros.
+        """
+        seen = _normalise(x) if self.mix is not None else x
+        if last:
+            seen = np.concatenate([seen, np.zeros((self.config.ahead, x.shape[1]), np.float32)])
+        buffer = np.concatenate([self.buffer, seen])
+        span = (self.config.kernel - 1) * self.config.dilation
+        count = max(0, len(buffer) - span)
+        if self.mix is not None:
+            self.residual = np.concatenate([self.residual, x])
+        if count == 0:
+            self.buffer = buffer
+            return np.zeros((0, len(self.bias)), np.float32)
+        taps = [buffer[i * self.config.dilation :][:count] for i in range(self.config.kernel)]
+        y = np.maximum(np.concatenate(taps, axis=1) @ self.weight + self.bias, np.float32(0))
+        self.buffer = buffer[count:]
+        if self.mix is not None:
+            y = self.residual[:count] + y @ self.mix[0] + self.mix[1]
+            self.residual = self.residual[count:]
+        return y
+
+
+class EncoderStream:
+    """The encoder on growing sound.
+
+    ``push`` gives the frames that the samples so far settle, ``flush`` the rest. Concatenated
+    they are what ``encode`` gives for the whole signal, however it was cut.
+    """
+
+    def __init__(self, weights: SpeechWeights | None = None) -> None:
+        self.weights = weights if weights is not None else load_speech_weights()
+        self._mels = MelStream()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything heard."""
+        w = self.weights
+        self._mels.reset()
+        self._layers = [_Layer(*parts) for parts in zip(w.layers, w.kernels, w.mixes, strict=True)]
+        self._levels = np.zeros(0, np.float32)
+
+    def push(self, samples: F32) -> SpeechActivity:
+        """Take (S,) float32 samples at 16 kHz."""
+        return self._advance(*self._mels.push(samples), last=False)
+
+    def flush(self) -> SpeechActivity:
+        """End the signal; ``reset`` before the next one."""
+        return self._advance(*self._mels.flush(), last=True)
+
+    def _advance(self, features: F32, levels: F32, last: bool) -> SpeechActivity:
+        self._levels = np.concatenate([self._levels, levels])
+        starts = range(0, max(1, len(features)), _BLOCK_FRAMES)
+        logits = np.concatenate(
+            [self._block(features[s : s + _BLOCK_FRAMES], last and s == starts[-1]) for s in starts]
+        )
+        level, self._levels = self._levels[: len(logits)], self._levels[len(logits) :]
+        classes = logits[:, :-1]
+        shifted = np.exp(classes - classes.max(axis=1, keepdims=True, initial=-1e9))
+        visemes = shifted / shifted.sum(axis=1, keepdims=True)
+        closure = 1.0 / (1.0 + np.exp(-logits[:, -1]))
+        return SpeechActivity(visemes.astype(np.float32), closure.astype(np.float32), level)
+
+    def _block(self, x: F32, last: bool) -> F32:
+        for layer in self._layers:
+            x = layer.step(x, last)
+        weight, bias = self.weights.head
+        return _normalise(x) @ weight + bias
+
+
+def encode(samples: F32, weights: SpeechWeights | None = None) -> SpeechActivity:
+    """Hear a whole signal.
+
+    Args:
+        samples: (S,) float32 at 16 kHz.
+        weights: A network to use in place of the shipped one.
+
+    Returns:
+        Activity of ceil(S / 160) frames of 10 ms; frame n belongs to n * 10 ms.
+    """
+    stream = EncoderStream(weights)
+    parts = [stream.push(samples), stream.flush()]
+    return concatenate(parts)
+
+
+def concatenate(parts: list[SpeechActivity]) -> SpeechActivity:
+    """Join consecutive pieces of activity."""
+    return SpeechActivity(
+        np.concatenate([part.visemes for part in parts]),
+        np.concatenate([part.closure for part in parts]),
+        np.concatenate([part.level for part in parts]),
+    )
