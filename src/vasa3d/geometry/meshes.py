@@ -1,4 +1,4 @@
-"""Triangle meshes: normals, areas, deformation of triangles, sampling and drawing.
+"""Triangle meshes: normals, areas, deformation of triangles and drawing.
 
 Vertices v (V, 3) float32 in metres, faces f (F, 3) integer with the outside seen counter-clockwise.
 A point on a face is sum_k b_k v[f_k] with barycentric weights b (3,), b_k >= 0, sum b = 1.
@@ -13,12 +13,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from vasa3d.geometry.closest import closest_points as closest_points
+from vasa3d.geometry.sampling import sample_surface as sample_surface
 from vasa3d.types import F32, I32, Camera
 
 NEAR_METRES = 0.01
 """Surfaces nearer to the camera's plane than this are not drawn."""
-
-_MORTON_BITS = 10
 
 
 def face_normals(vertices: F32, faces: NDArray[np.integer]) -> F32:
@@ -70,55 +69,6 @@ def triangle_affines(rest_vertices: F32, posed_vertices: F32, faces: NDArray[np.
     )
 
 
-def sample_surface(
-    vertices: F32,
-    faces: NDArray[np.integer],
-    count: int,
-    seed: int,
-    density: F32 | None = None,
-) -> tuple[I32, F32]:
-    """Spread points evenly over a surface.
-
-    Faces are walked along a space-filling curve and drawn by stratified steps of equal mass, so
-    neighbouring strata are neighbours in space; inside a face points follow the R2 low-discrepancy
-    sequence from a random start.
-
-    Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3) vertex indices.
-        count: Number of points.
-        seed: Seed of all randomness.
-        density: (F,) relative points per area; uniform when ``None``.
-
-    Returns:
-        Face of each point (N,) int32 in ascending order, and barycentric weights (N, 3) float32.
-
-    Raises:
-        ValueError: The surface has no area (under the density).
-    """
-    mass = face_areas(vertices, faces).astype(np.float64)
-    if density is not None:
-        mass *= np.asarray(density, np.float64)
-    if not (mass.sum() > 0.0 and np.isfinite(mass).all() and (mass >= 0.0).all()):
-        raise ValueError(
-            "the surface has no area to sample, or a density is negative or not finite"
-        )
-    rng = np.random.default_rng(seed)
-    curve = np.argsort(_morton(vertices[faces].mean(axis=1)), kind="stable")
-    cumulative = np.cumsum(mass[curve])
-    strata = (np.arange(count) + rng.random(count)) / max(count, 1) * cumulative[-1]
-    slot = np.searchsorted(cumulative, strata, side="right").clip(0, len(curve) - 1)
-    face = np.sort(curve[slot]).astype(np.int32)
-    first = np.searchsorted(face, face, side="left")
-    rank = np.arange(count) - first
-    start = rng.random((len(faces), 2))[face]
-    uv = (start + rank[:, None] * np.array([0.7548776662466927, 0.5698402909980532])) % 1.0
-    folded = uv.sum(axis=1) > 1.0
-    uv[folded] = 1.0 - uv[folded]
-    bary = np.stack([1.0 - uv[:, 0] - uv[:, 1], uv[:, 0], uv[:, 1]], axis=1)
-    return face, bary.clip(0.0, 1.0).astype(np.float32)
-
-
 def rasterize_mesh(
     vertices: F32,
     faces: NDArray[np.integer],
@@ -160,18 +110,6 @@ def _face_crosses(vertices: F32, faces: NDArray[np.integer]) -> NDArray[np.float
     """(F, 3) outward normals of twice the face's area in length."""
     corners = np.asarray(vertices, np.float64)[np.asarray(faces)]
     return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-
-
-def _morton(points: NDArray[np.floating]) -> NDArray[np.int64]:
-    """(N,) index of each point (N, 3) along a Z-order curve through the bounding box."""
-    low = points.min(axis=0)
-    span = max(float((points.max(axis=0) - low).max()), math.ulp(0.0) * 2.0)
-    cells = ((points - low) / span * ((1 << _MORTON_BITS) - 1)).astype(np.int64)
-    code = np.zeros(len(points), np.int64)
-    for bit in range(_MORTON_BITS):
-        for axis in range(3):
-            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
-    return code
 
 
 @njit(nogil=True, cache=True)
