@@ -113,7 +113,7 @@ def _eliminate(
     """
     num_neighbours = min(_NEIGHBOURS, len(points) - 1)
     distance, near = KDTree(points).query(points, num_neighbours + 1, workers=-1)
-    distance, near = distance[:, 1:], near[:, 1:]
+    distance, near = np.asarray(distance)[:, 1:], np.asarray(near)[:, 1:]
     reach = np.maximum(radius[:, None] + radius[near], 1e-30)
     crowding = np.maximum(1.0 - distance / reach, 0.0) ** 8
     crowding[np.einsum("ni,nki->nk", normals, normals[near]) <= 0.0] = 0.0
