@@ -68,11 +68,7 @@ def write_video(
         InputError: There are no frames, or their rate is out of range.
     """
     target = check_video_path(path, force, transparent)
-    if not MIN_FPS <= fps <= MAX_FPS:
-        raise InputError(
-            f"{fps:g} frames a second is not possible.",
-            hint=f"choose a rate between {MIN_FPS:g} and {MAX_FPS:g}, for example 25",
-        )
+    check_rate(fps)
     stream = iter(frames)
     first = next(stream, None)
     if first is None:
@@ -84,6 +80,19 @@ def write_video(
             _write_container(temporary, stream, first.rgb.shape, sound, fps, transparent)
     else:
         _write_pictures(target, stream, force, transparent)
+
+
+def check_rate(fps: float) -> None:
+    """Check a number of frames a second.
+
+    Raises:
+        InputError: It is no number, or not within ``MIN_FPS`` and ``MAX_FPS``.
+    """
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise InputError(
+            f"{fps:g} frames a second is not possible.",
+            hint=f"choose a rate between {MIN_FPS:g} and {MAX_FPS:g}, for example 25",
+        )
 
 
 def check_video_path(path: str | Path, force: bool = False, transparent: bool = False) -> Path:

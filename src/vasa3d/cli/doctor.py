@@ -1,0 +1,198 @@
+"""``vasa3d doctor``: what is installed, what will run, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from vasa3d import __version__
+from vasa3d.cli.console import Reporter
+from vasa3d.cli.options import AsJson
+
+# Distribution -> module to import, for what the product cannot do without.
+PACKAGES = {
+    "av": "av",
+    "mediapipe": "mediapipe",
+    "numba": "numba",
+    "numpy": "numpy",
+    "pillow": "PIL.Image",
+    "pillow-heif": "pillow_heif",
+    "safetensors": "safetensors",
+    "scikit-image": "skimage",
+    "scipy": "scipy",
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "torch": "torch",
+}
+ENCODERS = {"libx264": "mp4 and mov", "aac": "sound in videos", "prores_ks": "transparent mov"}
+ASSETS = ("head", "speech")
+VOICES = ("espeak-ng", "flite", "festival")
+
+_LIBRARY_HINT = (
+    "install the system's OpenGL and GLib libraries (Debian, Ubuntu: apt-get install libgl1 "
+    "libglib2.0-0), or replace OpenCV by its build that needs neither: pip install "
+    "--force-reinstall --no-deps opencv-contrib-python-headless==4.11.0.86"
+)
+_REINSTALL_HINT = "reinstall vasa3d: pip install --force-reinstall vasa3d"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the diagnosis."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+    needed: bool = True
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what will run here, and what is missing.
+
+    Ends with exit code 2 if something is missing that the product needs.
+
+    \b
+    Examples:
+      vasa3d doctor
+      vasa3d doctor --json
+    """
+    reporter = Reporter(as_json)
+    checks = [_python(), *map(_package, PACKAGES), *map(_asset, ASSETS), *_encoders(), *_extras()]
+    broken = [check for check in checks if check.needed and not check.ok]
+    runs = _what_runs({check.name for check in checks if not check.ok})
+    result = {
+        "ok": not broken,
+        "version": __version__,
+        "machine": _machine(),
+        "runs": runs,
+        "checks": [asdict(check) for check in checks],
+    }
+    reporter.finish(result, _page(result, checks))
+    if broken:
+        raise typer.Exit(2)
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    ok = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    return Check("python", ok, version, "" if ok else "use Python 3.10, 3.11 or 3.12")
+
+
+def _package(name: str) -> Check:
+    from importlib.metadata import version
+
+    try:
+        importlib.import_module(PACKAGES[name])
+        return Check(name, True, version(name))
+    except ImportError as error:
+        native = "shared object" in str(error) or "DLL" in str(error)
+        missing = "not installed" if isinstance(error, ModuleNotFoundError) else str(error)
+        return Check(name, False, missing, _LIBRARY_HINT if native else f"pip install {name}")
+
+
+def _asset(name: str) -> Check:
+    from vasa3d.errors import MissingError
+    from vasa3d.weights import load_asset, sha256
+
+    try:
+        load_asset(name)
+        return Check(f"asset {name}", True, f"sha256 {sha256(name)[:16]}")
+    except MissingError as error:
+        return Check(f"asset {name}", False, error.message, error.hint)
+    except Exception as error:  # whatever a damaged file makes a reader say
+        return Check(f"asset {name}", False, f"unreadable: {error}", _REINSTALL_HINT)
+
+
+def _encoders() -> list[Check]:
+    try:
+        import av
+    except ImportError:
+        return []
+    hint = "pip install --force-reinstall av"
+    return [
+        Check(f"encoder {name}", ok, use if ok else f"missing: no {use}", "" if ok else hint)
+        for name, use in ENCODERS.items()
+        for ok in [name in av.codecs_available]
+    ]
+
+
+def _extras() -> list[Check]:
+    """What only some commands use, and what the product does without."""
+    checks = []
+    for voice in VOICES:
+        found = shutil.which(voice) is not None
+        detail = "found" if found else "not installed; only vasa3d train speech uses it"
+        hint = "" if found else f"install the system package {voice}"
+        checks.append(Check(voice, found, detail, hint, needed=False))
+    return checks
+
+
+def _what_runs(missing: set[str]) -> dict[str, bool]:
+    """Command -> whether everything that it uses is there."""
+    sound = {"python", "numpy", "av", "soxr", "scipy", "safetensors", "asset speech"}
+    drawing = {"python", "numpy", "numba", "safetensors", "asset head", "av", "encoder libx264"}
+    photo = {"mediapipe", "pillow", "pillow-heif", "scikit-image", "torch", "scipy"}
+    uses = {
+        "create": drawing | photo,
+        "talk": drawing | photo | sound,
+        "animate": drawing | sound | photo,
+        "motion": sound,
+        "render": drawing | photo,
+        "train speech": (sound - {"asset speech"}) | {"torch"} | set(VOICES),
+    }
+    return {command: not needs & missing for command, needs in uses.items()}
+
+
+def _machine() -> dict[str, Any]:
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": cores,
+        "memory_gb": _memory_gb(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def _page(result: dict[str, Any], checks: list[Check]) -> str:
+    machine = result["machine"]
+    lines = [
+        f"vasa3d {result['version']} on {machine['system']}",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB",
+        "",
+    ]
+    for check in checks:
+        mark = "ok " if check.ok else ("!! " if check.needed else "-  ")
+        lines.append(f"{mark} {check.name:18} {check.detail}")
+        if check.hint:
+            lines.append(f"    {'':18} {check.hint}")
+    lines += [
+        "",
+        *(f"{name:14} {'runs' if ok else 'cannot run'}" for name, ok in result["runs"].items()),
+    ]
+    return "\n".join(lines)
