@@ -3,8 +3,8 @@
     python scripts/make_demo_speech.py
 
 Needs ``flite`` (its voice slt is free to use for any purpose). The sentence is spoken at 16 kHz, its peak set to 0.8,
-and stored as 16-bit FLAC with a fifth of a second of silence at both ends; ``tests/data/demo.TextGrid`` holds the phones
-as the engine timed them.
+and stored as 16-bit FLAC with a fifth of a second of silence at both ends; ``tests/data/demo.TextGrid`` holds the
+phones as the engine timed them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RATE = 16_000
 PAD_SECONDS = 0.2
 TEXT = (
     "Hello! A moment ago I was only a photograph. Now my lips, my eyes, and my whole face "
-    "move with every word that I speak. Please, bring me a picture of your own, and maybe we can talk."
+    "move with every word. Please, bring me a picture of your own."
 )
 
 

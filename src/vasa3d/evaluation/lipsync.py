@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from vasa3d.audio.textgrid import Interval, phone_tier, read_textgrid
-from vasa3d.types import F32
+from vasa3d.head import load_head
+from vasa3d.types import F32, MotionLatents
 
 CLOSED = ("P", "B", "M")
 OPEN_VOWELS = ("AA", "AE", "AO", "AY", "AW")
@@ -107,3 +108,32 @@ def merge(results: list[dict[str, Any]]) -> dict[str, Any]:
         "vowels_open": _share(pooled, OPEN_VOWELS, "opened"),
         "phones": dict(sorted(pooled.items())),
     }
+
+
+def lip_gap(latents: MotionLatents) -> F32:
+    """Gap between the inner lips of the shipped head's mean face.
+
+    Args:
+        latents: Motion; head pose plays no part.
+
+    Returns:
+        (T,) float32 metres: mean height of the upper lip's edge over the lower one in the middle half of the mouth,
+        never below zero.
+
+    Raises:
+        MissingError: The head asset is missing.
+    """
+    head = load_head()
+    person = head.personalised(np.zeros(head.num_identity, np.float32))
+    joints = np.zeros((len(head.joint_names), 3), np.float32)
+    still = np.zeros(3, np.float32)
+    upper, lower = head.lip_rings["upper"], head.lip_rings["lower"]
+    half = 0.25 * np.ptp(person.rest[upper, 0])
+    at = np.linspace(-half, half, 9)
+    gap = np.empty(len(latents), np.float32)
+    vertices = np.empty_like(person.rest)
+    for t, expression in enumerate(latents.dyn):
+        person.vertices(expression, joints, still, vertices)
+        heights = [np.interp(at, vertices[ring, 0], vertices[ring, 1]) for ring in (upper, lower)]
+        gap[t] = max(0.0, float(np.mean(heights[0] - heights[1])))
+    return gap

@@ -52,7 +52,7 @@ _TARGETS: dict[str, dict[str, float]] = {
     "CH": {"jawOpen": 0.05, "mouthFunnel": 0.34, "mouthPucker": 0.12},
     "SZ": {"jawOpen": 0.035, "mouthLowerDown": 0.24, "mouthUpperUp": 0.14, "mouthStretch": 0.15},
     "R": {"jawOpen": 0.09, "mouthFunnel": 0.18, "mouthPucker": 0.22, "mouthLowerDown": 0.05},
-    "W": {"jawOpen": 0.05, "mouthFunnel": 0.08, "mouthPucker": 0.80},
+    "W": {"jawOpen": 0.07, "mouthFunnel": 0.12, "mouthPucker": 0.75},
     "U": {"jawOpen": 0.09, "mouthFunnel": 0.16, "mouthPucker": 0.62},
     "O": {"jawOpen": 0.24, "mouthFunnel": 0.26, "mouthPucker": 0.25},
     "A": {"jawOpen": 0.34, "mouthLowerDown": 0.24, "mouthUpperUp": 0.12},
@@ -75,8 +75,9 @@ _SIGMA_FRAMES = {"jaw": (3.4, 3.4), "round": (6.0, 4.5), "aperture": (2.6, 2.6)}
 """Widths of the kernels, before and after a sound, in frames of 10 ms."""
 
 _LABIODENTAL_THRESHOLD = 0.35
-_PULSE_HOLD = 3
-_PULSE_EASE = np.array([0.15, 0.75, 1.2, 1.3, 1.2, 0.75, 0.15])
+_HOLD = 3
+_NEAR = 6
+_EASE = np.array([0.15, 0.75, 1.2, 1.3, 1.2, 0.75, 0.15])
 _LOUD_RANGE_DB = 14.0
 
 
@@ -136,7 +137,7 @@ def mouth(activity: SpeechActivity, threshold: float, amplitude: float = 1.0) ->
     out[:, ARKIT_INDEX["jawOpen"]] *= _vigour(activity.level)
     teeth = _pulse(activity.visemes[:, VISEME_INDEX["FV"]], _LABIODENTAL_THRESHOLD)
     shut = _pulse(activity.closure, threshold)
-    _bite(out, teeth * (1.0 - shut))
+    _bite(out, teeth * (np.float32(1.0) - shut))
     _shut(out, shut)
     return np.clip(out, 0.0, 1.0), np.maximum(teeth, shut)
 
@@ -156,15 +157,27 @@ def _vigour(level: F32) -> F32:
 
 
 def _pulse(posterior: F32, threshold: float) -> F32:
-    """(T - 24,) strength in [0, 1] of a contact: held ``_PULSE_HOLD`` frames each side, with soft
-    edges.
+    """(T - 24,) strength in [0, 1] of a contact, with soft edges.
+
+    A contact is held ``_HOLD`` frames longer on each side; but only one frame where the next contact is
+    so near that a vowel between them would be lost.
     """
     strength = np.clip((posterior - 0.7 * threshold) / (0.3 * threshold), 0.0, 1.0)
-    held = np.lib.stride_tricks.sliding_window_view(strength, 2 * _PULSE_HOLD + 1).max(axis=1)
-    ease = (_PULSE_EASE / _PULSE_EASE.sum()).astype(np.float32)
+    past = _window_max(strength, _NEAR, 0)
+    coming = _window_max(strength, 0, _NEAR)
+    between = np.minimum(past, coming) * (1.0 - strength)
+    held = _window_max(strength, _HOLD, _HOLD) * (1.0 - between)
+    held = np.maximum(held, _window_max(strength, 1, 1))
+    ease = (_EASE / _EASE.sum()).astype(np.float32)
     eased = np.lib.stride_tricks.sliding_window_view(held, len(ease)) @ ease
-    margin = FRAMES_BEHIND - _PULSE_HOLD - len(ease) // 2
+    margin = FRAMES_BEHIND - len(ease) // 2
     return np.ascontiguousarray(eased[margin : len(eased) - margin], np.float32)
+
+
+def _window_max(values: F32, behind: int, ahead: int) -> F32:
+    """(T,) largest value of frames t - behind .. t + ahead; what lies outside counts as zero."""
+    padded = np.pad(values, (behind, ahead))
+    return np.lib.stride_tricks.sliding_window_view(padded, behind + ahead + 1).max(axis=1)
 
 
 def _blend(out: F32, channel: str, value: F32 | float, weight: F32) -> None:
@@ -179,8 +192,8 @@ def _bite(out: F32, weight: F32) -> None:
     _blend(out, "jawOpen", jaw, weight)
     _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw, weight)
     _blend(out, "mouthRollLower", 0.45, weight)
-    _blend(out, "mouthShrugLower", 0.2, weight)
-    _blend(out, "mouthUpperUp", 0.22, weight)
+    _blend(out, "mouthShrugLower", 0.12, weight)
+    _blend(out, "mouthUpperUp", 0.28, weight)
     _blend(out, "mouthLowerDown", 0.0, weight)
     _blend(out, "mouthFunnel", 0.0, weight)
 
@@ -189,10 +202,10 @@ def _shut(out: F32, weight: F32) -> None:
     """Lips together, in place: the jaw keeps a part of its opening and mouthClose cancels it."""
     jaw = out[:, ARKIT_INDEX["jawOpen"]] * np.float32(0.4)
     _blend(out, "jawOpen", jaw, weight)
-    _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw + np.float32(0.02), weight)
+    _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw + np.float32(0.01), weight)
     for channel in ("mouthLowerDown", "mouthUpperUp", "mouthFunnel", "mouthShrugLower"):
         _blend(out, channel, 0.0, weight)
-    _blend(out, "mouthRollLower", 0.12, weight)
-    _blend(out, "mouthRollUpper", 0.10, weight)
+    _blend(out, "mouthRollLower", 0.10, weight)
+    _blend(out, "mouthRollUpper", 0.08, weight)
     for name in ("mouthPressLeft", "mouthPressRight"):
-        out[:, ARKIT_INDEX[name]] += np.float32(0.25) * weight
+        out[:, ARKIT_INDEX[name]] += np.float32(0.18) * weight

@@ -37,7 +37,7 @@ EMOTIONS: dict[str, dict[str, float]] = {
               "mouthPress": 0.12, "mouthStretch": 0.08},
     "surprised": {"browInnerUp": 0.60, "browOuterUp": 0.65, "eyeWide": 0.65, "jawOpen": 0.05},
     "afraid": {"browInnerUp": 0.65, "browOuterUp": 0.20, "eyeWide": 0.50, "mouthStretch": 0.30},
-    "disgusted": {"noseSneer": 0.55, "browDown": 0.35, "mouthUpperUp": 0.20, "mouthFrown": 0.20,
+    "disgusted": {"noseSneer": 0.45, "browDown": 0.35, "mouthUpperUp": 0.20, "mouthFrown": 0.20,
                   "eyeSquint": 0.20},
 }  # fmt: skip
 """Offsets of the channels at full strength; a name without Left or Right stands for both."""
@@ -233,7 +233,7 @@ def _sample(track: F32, times: np.ndarray, first: int) -> F32:
     low = np.clip(np.floor(at).astype(int), 0, len(track) - 1)
     high = np.minimum(low + 1, len(track) - 1)
     share = np.clip(at - low, 0.0, 1.0)[:, None].astype(np.float32)
-    return track[low] * (1.0 - share) + track[high] * share
+    return (track[low] * (1.0 - share) + track[high] * share).astype(np.float32)
 
 
 def _emotion_offsets(emotion: dict[str, float]) -> tuple[F32, F32]:
