@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -66,11 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    with _signals(), _quiet_libraries(debug):
+    with warnings.catch_warnings(), _signals(), _quiet_libraries(debug):
         try:
             program = typer.main.get_command(app)
             code = program.main(args=words, prog_name="vasa3d", standalone_mode=False)
             sys.stdout.flush()
+            if code == INTERRUPTED:  # Typer's own way to say what is raised below
+                raise KeyboardInterrupt
             return code if isinstance(code, int) else 0
         except (KeyboardInterrupt, typer.Abort):
             if debug:
@@ -141,7 +144,9 @@ def _signals() -> Iterator[None]:
 
 @contextmanager
 def _quiet_libraries(debug: bool) -> Iterator[None]:
-    """Keep the chatter of native libraries off the screen; Python's own stderr stays."""
+    """Keep the chatter of libraries off the screen; what we write to Python's stderr stays."""
+    if not debug:
+        warnings.simplefilter("ignore")
     try:
         descriptor = sys.stderr.fileno()
     except (OSError, ValueError, AttributeError):  # replaced by something that is no file

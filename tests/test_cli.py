@@ -1,0 +1,305 @@
+"""The commands: what they print, what they write, how they fail, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+import vasa3d.avatar.avatar
+import vasa3d.motion.generator
+import vasa3d.pipeline
+from vasa3d import __version__
+from vasa3d.cli import main
+from vasa3d.cli.options import parse_emotion, parse_gaze
+from vasa3d.errors import FaceError, InputError
+from vasa3d.types import DEFAULT_FPS, SAMPLE_RATE, Camera, Event, Frame, MotionLatents
+
+COMMANDS = ["talk", "create", "animate", "motion", "render", "doctor"]
+GROUPS = ["evaluate lipsync", "train head", "train speech"]
+
+
+class FakeAvatar:
+    """Stands in for a real avatar, which takes long to make."""
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        Path(path).write_bytes(b"avatar")
+
+    @staticmethod
+    def load(path: Path) -> FakeAvatar:
+        return FakeAvatar()
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch) -> SimpleNamespace:
+    """A folder with a photo and a recording, and a pipeline whose slow steps are replaced."""
+    calls: dict[str, object] = {}
+
+    def create_events(path, *, face=None, seed=0):
+        calls["create"] = {"path": Path(path), "face": face, "seed": seed}
+        if not Path(path).exists():
+            raise FaceError("no face was found.", hint="use another photo")
+        yield Event("analyse", 1, 2, "the picture is dark.", warning=True)
+        report = {"landmark_error": 0.01, "psnr_source": 31.5, "gaussians": 50_000, "seconds": 1.0}
+        report["warnings"] = ["the picture is dark."]
+        result = SimpleNamespace(avatar=FakeAvatar(), report=report)
+        yield Event("done", 2, 2, data={"result": result})
+
+    def speak(clip, *, fps=DEFAULT_FPS, seed=0, controls=None):
+        calls["speak"] = {"seed": seed, "controls": controls}
+        return MotionLatents.rest(max(1, int(np.ceil(clip.duration_seconds * fps))), fps)
+
+    def camera_path(avatar, spec, count, fps, size):
+        calls["camera"] = spec
+        return [
+            Camera(np.eye(4, dtype=np.float32), np.eye(3, dtype=np.float32), size, size)
+        ] * count
+
+    def render(avatar, latents, cameras, *, size=512, background=None):
+        calls["background"] = background
+        for index in range(len(latents)):
+            if "stop" in calls:
+                calls["stop"](index)
+            yield Frame(
+                np.full((size, size, 3), 0.5, np.float32), np.ones((size, size), np.float32)
+            )
+
+    monkeypatch.setattr(vasa3d.pipeline, "create_events", create_events)
+    monkeypatch.setattr(vasa3d.pipeline, "camera_path", camera_path)
+    monkeypatch.setattr(vasa3d.pipeline, "render", render)
+    monkeypatch.setattr(vasa3d.pipeline, "resolve_background", lambda avatar, spec, size: spec)
+    monkeypatch.setattr(vasa3d.pipeline, "turning_point", lambda avatar: np.zeros(3, np.float32))
+    monkeypatch.setattr(vasa3d.motion.generator, "speak", speak)
+    monkeypatch.setattr(vasa3d.avatar.avatar, "Avatar", FakeAvatar)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me.png").write_bytes(b"photo")
+    (tmp_path / "me.vasa3d").write_bytes(b"avatar")
+    tone = 0.3 * np.sin(np.arange(SAMPLE_RATE) * 0.05)
+    soundfile.write(tmp_path / "say.wav", tone, SAMPLE_RATE)
+    return SimpleNamespace(folder=tmp_path, calls=calls)
+
+
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, *GROUPS])
+def test_help_explains_with_examples(command, capsys) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Usage: vasa3d" in text
+    if command:
+        assert f"  vasa3d {command}" in text.partition("Examples:")[2]
+        assert (
+            command.startswith("train")
+            or command == "doctor"
+            or "--seed" in text
+            or (command == "render")
+        )
+        assert "--json" in text
+    else:
+        assert all(name in text for name in COMMANDS)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from vasa3d.cli import main; main(['--help']); "
+        "heavy = {'numpy', 'torch', 'numba', 'mediapipe', 'av', 'cv2', 'rich'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_command_and_version(capsys) -> None:
+    assert main([]) == 0
+    assert "Commands:" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vasa3d {__version__}\n"
+
+
+def test_talk_writes_a_video_and_reports(stage, capsys) -> None:
+    words = "talk me.png say.wav -o out.mp4 --size 64 --seed 7 --face 1 --json"
+    assert main([*words.split(), "--emotion", "happy:0.4", "--gaze", "5,-2"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["frames"] == 25
+    assert result["duration_seconds"] == 1.0
+    assert result["output"] == "out.mp4"
+    assert result["warnings"] == ["the picture is dark."]
+    assert result["avatar"]["psnr_source"] == 31.5
+    assert printed.err == "warning: the picture is dark.\n"
+    assert stage.calls["create"] == {"path": Path("me.png"), "face": 1, "seed": 7}
+    assert stage.calls["speak"]["seed"] == 7
+    assert stage.calls["speak"]["controls"].emotion == {"happy": 0.4}
+    assert stage.calls["speak"]["controls"].gaze == (5.0, -2.0)
+    assert stage.calls["background"] == "original"
+    assert (stage.folder / "out.mp4").stat().st_size > 1000
+
+
+def test_output_is_named_after_the_input(stage, capsys) -> None:
+    assert main("talk me.png say.wav --size 64".split()) == 0
+    assert "me.mp4: 1.0 s, 25 frames of 64x64" in capsys.readouterr().out
+    assert main("motion say.wav".split()) == 0
+    assert names(stage.folder) >= {"me.mp4", "say.csv"}
+
+
+def test_create_reports(stage, capsys) -> None:
+    assert main("create me.png -o new.vasa3d --json".split()) == 0
+    result = json.loads(capsys.readouterr().out)
+    keys = {"landmark_error", "psnr_source", "gaussians", "seconds", "peak_mb", "warnings"}
+    assert keys <= set(result)
+    assert result["bytes"] == 6
+    assert (stage.folder / "new.vasa3d").exists()
+
+
+def test_animate_and_render(stage, capsys) -> None:
+    words = "animate me.vasa3d say.wav -o a.mov --size 64 --background transparent --distance 1.5"
+    assert main(words.split()) == 0
+    assert main("motion say.wav -o m.npz --fps 50 --json".split()) == 0
+    assert json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))["frames"] == 50
+    assert main("render me.vasa3d m.npz -o frames --size 64 --audio say.wav".split()) == 0
+    assert len(names(stage.folder / "frames")) == 50
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "talk me.png missing.wav -o out.mp4",
+        "talk missing.png say.wav -o out.mp4",
+        "talk me.png say.wav -o no/out.mp4",
+        "talk me.png say.wav -o out.avi",
+        "talk me.png say.wav -o out.mp4 --background transparent",
+        "talk me.png say.wav -o out.mp4 --fps 0",
+        "talk me.png say.wav -o out.mp4 --distance 100",
+        "talk me.png say.wav -o out.mp4 --emotion joyful",
+        "talk me.png say.wav -o out.mp4 --emotion happy:much",
+        "talk me.png say.wav -o out.mp4 --gaze up",
+        "talk me.png say.wav -o out.mp4 --size large",
+        "talk me.png say.wav -o out.mp4 --quality excellent",
+        "talk me.png say.wav -o out.mp4 --seed -1",
+        "talk me.png -o out.mp4",
+        "talk me.png say.wav -o out.mp4 --nonsense",
+        "motion say.wav -o out.txt",
+        "render me.vasa3d missing.csv -o out.mp4",
+        "evaluate lipsync say.wav",
+        "evaluate",
+        "train head --data missing -o head.safetensors",
+        "nonsense",
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(stage, capsys, words) -> None:
+    before = names(stage.folder)
+    assert main(words.split()) == 2
+    printed = capsys.readouterr()
+    errors = [line for line in printed.err.splitlines() if not line.startswith("warning:")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert ". hint: " in errors[0]
+    assert printed.out == ""
+    assert names(stage.folder) == before
+
+
+def test_existing_output_stays_unless_forced(stage, capsys) -> None:
+    (stage.folder / "out.mp4").write_bytes(b"old")
+    assert main("talk me.png say.wav -o out.mp4 --size 64".split()) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (stage.folder / "out.mp4").read_bytes() == b"old"
+    assert "create" not in stage.calls
+    assert main("talk me.png say.wav -o out.mp4 --size 64 --force".split()) == 0
+    assert (stage.folder / "out.mp4").stat().st_size > 1000
+
+
+def test_interruption_leaves_nothing(stage, capsys) -> None:
+    def stop(index: int) -> None:
+        if index == 3:
+            raise KeyboardInterrupt
+
+    stage.calls["stop"] = stop
+    before = names(stage.folder)
+    assert main("animate me.vasa3d say.wav -o out.mp4 --size 64".split()) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert names(stage.folder) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of this kind exist on POSIX systems only")
+def test_termination_leaves_nothing(stage) -> None:
+    def stop(index: int) -> None:
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stage.calls["stop"] = stop
+    before = names(stage.folder)
+    with pytest.raises(SystemExit) as caught:
+        main("animate me.vasa3d say.wav -o out.mp4 --size 64".split())
+    assert caught.value.code == 143
+    assert names(stage.folder) == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_bug_is_told_in_one_line_and_in_full_with_debug(stage, capsys) -> None:
+    def stop(index: int) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    stage.calls["stop"] = stop
+    words = "animate me.vasa3d say.wav -o out.mp4 --size 64".split()
+    assert main(words) == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.startswith("error: unexpected ZeroDivisionError: division by zero.")
+    assert "--debug" in line
+    with pytest.raises(ZeroDivisionError):
+        main([*words, "--debug"])
+
+
+def test_native_chatter_stays_off_the_screen() -> None:
+    code = (
+        "import os, sys, vasa3d.cli.doctor as d\n"
+        "d._package = lambda name: (os.write(2, b'native noise'), d.Check(name, True, ''))[1]\n"
+        "d._asset = lambda name: d.Check(name, True, '')\n"
+        "from vasa3d.cli import main\n"
+        "code = main(['doctor', '--json'])\n"
+        "os.write(2, b'after')\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == "after"
+    assert json.loads(done.stdout)["ok"]
+
+
+def test_doctor_tells_what_is_missing(monkeypatch, capsys) -> None:
+    from vasa3d.cli import doctor
+
+    monkeypatch.setitem(doctor.PACKAGES, "numba", "no_such_module")
+    monkeypatch.setattr(doctor, "ASSETS", ("head", "no_such_asset"))
+    assert main(["doctor", "--json"]) == 2
+    result = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in result["checks"]}
+    assert not checks["numba"]["ok"]
+    assert checks["numba"]["hint"] == "pip install numba"
+    assert not checks["asset no_such_asset"]["ok"]
+    assert checks["av"]["ok"]
+    assert not result["ok"]
+    assert not result["runs"]["render"]
+    assert main(["doctor"]) == 2
+    assert "!! numba" in capsys.readouterr().out
+
+
+def test_emotions_and_gaze_are_read() -> None:
+    assert parse_emotion(["happy:0.5, sad:0.25", "Angry"]) == {
+        "happy": 0.5, "sad": 0.25, "angry": 1.0,
+    }  # fmt: skip
+    assert parse_emotion(None) == {}
+    assert parse_gaze("10,-5.5") == (10.0, -5.5)
+    for text in ("", "1", "1,2,3", "a,b"):
+        with pytest.raises(InputError):
+            parse_gaze(text)
