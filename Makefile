@@ -3,6 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
 STAMP := $(VENV)/installed.stamp
 SUITABLE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3 python; do \
@@ -32,5 +33,8 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "error: no Python 3.10, 3.11 or 3.12 found (mediapipe has no build for other versions)." >&2; \
 		echo "hint: install one, then run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; fi
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(PIP) -c constraints.txt -e '.[dev]'
+	@# OpenCV, which mediapipe brings, needs the system's OpenGL; its headless build does not.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
+		$(PIP) --force-reinstall --no-deps opencv-contrib-python-headless==4.11.0.86
 	touch $@

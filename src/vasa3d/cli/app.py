@@ -100,7 +100,7 @@ def _report(error: Exception) -> int:
         command = context.command_path if context is not None else "vasa3d"
         _tell(f"error: {message}. hint: run {command} --help")
         return 2
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and not (error.name or "").startswith("vasa3d"):
         _tell(f"error: {str(error).rstrip('.')}. hint: vasa3d doctor tells what is missing")
         return 2
     if isinstance(error, MemoryError):

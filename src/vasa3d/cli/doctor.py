@@ -94,9 +94,9 @@ def _package(name: str) -> Check:
         importlib.import_module(PACKAGES[name])
         return Check(name, True, version(name))
     except ImportError as error:
-        native = "shared object" in str(error) or "DLL" in str(error)
-        missing = "not installed" if isinstance(error, ModuleNotFoundError) else str(error)
-        return Check(name, False, missing, _LIBRARY_HINT if native else f"pip install {name}")
+        if isinstance(error, ModuleNotFoundError):
+            return Check(name, False, "not installed", f"pip install {name}")
+        return Check(name, False, str(error), _LIBRARY_HINT)
 
 
 def _asset(name: str) -> Check:
