@@ -52,8 +52,10 @@ def project(cloud: tuple[np.ndarray, ...], view: Camera) -> tuple[np.ndarray, ..
 
 
 @pytest.mark.parametrize("distance", [0.6, 0.15])
-def test_projection_agrees_with_the_twin(distance: float) -> None:
+@pytest.mark.parametrize("skew", [0.0, 25.0])
+def test_projection_agrees_with_the_twin(distance: float, skew: float) -> None:
     cloud, view = scene(2000), camera(distance)
+    view.K[0, 1] = skew
     splats, _, keys = project(cloud, view)
     twin = reference_project(*(torch.from_numpy(value).double() for value in cloud), view)
     drawn = keys > 0

@@ -170,6 +170,16 @@ def test_rasterisation_agrees_with_ray_casting_also_from_inside(eye: float) -> N
     assert np.abs(camera_depth - depth[rows, columns]).max() < 1e-5
 
 
+def test_a_triangle_that_reaches_behind_the_camera_is_drawn_where_it_is_in_front() -> None:
+    """A floor 0.1 m below a level camera has depth 0.1 f / (v - c_y) in the lower half."""
+    camera = Camera(look_at((0, 0, 0), (0, 0, -1)), intrinsics(100.0, 40, 30), 40, 30)
+    floor = np.array([[-50, -0.1, 20], [50, -0.1, 20], [0, -0.1, -50]], np.float32)
+    face, _, depth = rasterize_mesh(floor, np.array([[0, 1, 2]]), camera)
+    assert (face[:15] == -1).all() and (face[16:] == 0).all()
+    rows = np.arange(16, 30) + 0.5
+    assert np.allclose(depth[16:], (10.0 / (rows - 15.0))[:, None], rtol=1e-4)
+
+
 def test_a_closed_surface_has_no_cracks() -> None:
     vertices, faces = sphere(3000)
     camera = front_camera(200, 200, eye=0.25)

@@ -8,6 +8,7 @@ import torch
 
 import vasa3d.render as renderer
 from vasa3d.geometry.cameras import intrinsics, look_at
+from vasa3d.kernels.rasterization import composite_tiles
 from vasa3d.kernels.reference import reference_render, reference_weights
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
 from vasa3d.render import color_adjoint, render_cloud
@@ -191,9 +192,18 @@ def test_scenes_with_more_entries_than_allowed_are_drawn_in_bands(
     drawn, view = cloud(400, size=-3.5), camera()
     image = np.ones((HEIGHT, WIDTH, 1), np.float32)
     whole, weights = render_cloud(drawn, view, depth=True), color_adjoint(drawn, view, image)
+    held: list[tuple[int, int]] = []
+
+    def spy(start: int, stop: int, first: int, tiles_x: int, offsets: np.ndarray, *rest) -> None:
+        held.append((len(offsets) - 1, int(offsets[-1])))
+        composite_tiles(start, stop, first, tiles_x, offsets, *rest)
+
+    monkeypatch.setattr(renderer, "composite_tiles", spy)
     for limit in (1, 700, 5000):
+        held.clear()
         monkeypatch.setattr(renderer, "MAX_ITEMS", limit)
         frame = render_cloud(drawn, view, depth=True)
+        assert all(items <= limit or tiles == 1 for tiles, items in held)
         assert (frame.rgb == whole.rgb).all() and (frame.depth == whole.depth).all()
         assert np.allclose(color_adjoint(drawn, view, image), weights, rtol=1e-6)
 
