@@ -1,7 +1,8 @@
 """Gaze of the shipped head: from the eyeLook channels to rotations of the eyeballs.
 
 The channels themselves only move the lids. At full activation an eye turns by ``YAW_DEGREES`` towards or away from the
-nose and by ``PITCH_DEGREES`` up or down, the range in which the lids' own shapes follow the iris.
+nose and by ``PITCH_DEGREES`` up or down. The pitch is the turn of the upper lid's edge about the eyeball's centre in
+``eyeLookDown``; sideways the lids hardly follow, so there the turn is the one that shows as much white as a real eye.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import numpy as np
 
 from vasa3d.types import ARKIT_INDEX, F32, check_array
 
-YAW_DEGREES = 30.0
-PITCH_DEGREES = 25.0
+YAW_DEGREES = 27.0
+PITCH_DEGREES = 23.0
 
 
 def eye_rotations(expression: F32) -> F32:

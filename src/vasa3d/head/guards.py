@@ -98,8 +98,11 @@ class GuardTensors:
 
 
 def eyeball_radius(
-    directions: NDArray[np.floating], axis: F32, heights: F32, falloffs: F32
-) -> NDArray[np.floating]:
+    directions: NDArray[np.float64],
+    axis: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    falloffs: NDArray[np.float64],
+) -> NDArray[np.float64]:
     """(N,) radius of the mean eyeball in unit directions (N, 3), metres."""
     return np.exp((directions @ axis - 1.0)[:, None] * falloffs) @ heights
 

@@ -21,6 +21,7 @@ from vasa3d.head.arkit import ASSET, JOINT_NAMES, JOINT_PARENTS, ArkitHead, head
 from vasa3d.head.linear import LinearHeadData
 from vasa3d.training import head_regions as parts
 from vasa3d.training.head_asset import pack, write_asset
+from vasa3d.training.head_atlas import chart_faces, layout, split_seams
 from vasa3d.training.head_eyes import Eyes, build_eyes
 from vasa3d.training.head_landmarks import embed_landmarks
 from vasa3d.training.head_lids import close_lids, lid_guards
@@ -57,9 +58,12 @@ def train_head(data_dir: Path, out_path: Path, seed: int = 0) -> dict[str, Any]:
     rings = find_rings(source)
     eyes = build_eyes(source)
     shapes = assemble(source, rings, eyes, build_faces(source, rings, seed))
+    charts = chart_faces(shapes, parts.find_regions(source, rings, eyes, shapes))
+    shapes, charts, weld = split_seams(shapes, charts)
+    uvs = layout(shapes, charts)
+    regions = parts.find_regions(source, rings, eyes, shapes)
     lips = parts.lip_rings(source, rings, shapes)
     lids = parts.lid_rings(source, rings, shapes)
-    regions = parts.find_regions(source, rings, eyes, shapes)
     close_lips(shapes, lips)
     terms, closures = close_lids(shapes, lids)
     shapes.expressions["tongueOut"] = tongue_out(shapes, regions["tongue"])
@@ -67,18 +71,18 @@ def train_head(data_dir: Path, out_path: Path, seed: int = 0) -> dict[str, Any]:
     data = replace(data, regions=regions, terms=terms, closures=closures)
     landmark_faces, landmark_bary = embed_landmarks(data, shapes.mirror, lips, lids, seed)
     extra = {
-        "uvs": _cylinder_uvs(shapes.neutral),
+        "uvs": uvs,
         "mirror": shapes.mirror,
-        "weld": np.arange(len(shapes.neutral)),
+        "weld": weld,
         "landmark_faces": landmark_faces,
         "landmark_bary": landmark_bary,
     }
     loops = {f"lip_ring.{k}": v for k, v in lips.items()}
     loops |= {f"lid_ring.{k}": v for k, v in lids.items()}
-    tensors, layout = pack(data, extra, loops)
-    head = head_from_tensors(tensors, layout)
+    tensors, description = pack(data, extra, loops)
+    head = head_from_tensors(tensors, description)
     metrics = _measure(source, shapes, head, seed + 1)
-    write_asset(out_path, tensors, layout, metrics)
+    write_asset(out_path, tensors, description, metrics)
     register_asset(
         ASSET,
         out_path,
@@ -158,13 +162,6 @@ def _principal_modes(identity: F64, weight: F64, mirror: I64, seed: int) -> F64:
     back = vectors[:, keep] / np.sqrt(values[keep])
     coefficients = (back @ axes[:, order]) * np.sqrt(spread[order])
     return (coefficients.T @ basis).reshape(NUM_MODES, -1, 3)
-
-
-def _cylinder_uvs(points: F64) -> F64:
-    """(V, 2) cylindrical atlas."""
-    u = 0.5 + np.arctan2(points[:, 0], points[:, 2] + 0.02) / (2.0 * np.pi)
-    v = (points[:, 1] - points[:, 1].min()) / np.ptp(points[:, 1])
-    return np.stack([u, v], axis=1)
 
 
 def _measure(source: HeadSource, shapes: Shapes, head: ArkitHead, seed: int) -> dict[str, Any]:

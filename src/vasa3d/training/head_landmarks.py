@@ -23,6 +23,10 @@ from vasa3d.types import Camera
 F64 = NDArray[np.float64]
 
 NUM_LANDMARKS = 478
+MIDLINE = (
+    0, 1, 2, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 94, 151, 152, 164, 168, 175, 195, 197, 199, 200,
+)  # fmt: skip
+"""Landmarks on the face's plane of symmetry."""
 INNER_LIP_UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 INNER_LIP_LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 """The person's right corner to the left one."""
@@ -56,9 +60,9 @@ _COLOURS = {
 
 def embed_landmarks(
     data: LinearHeadData,
-    mirror: NDArray[np.integer],
-    lips: dict[str, NDArray[np.integer]],
-    lids: dict[str, NDArray[np.integer]],
+    mirror: NDArray[np.int64],
+    lips: dict[str, NDArray[np.int64]],
+    lids: dict[str, NDArray[np.int64]],
     seed: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Triangle (478,) and barycentric weights (478, 3) of every landmark on the head.
@@ -75,12 +79,16 @@ def embed_landmarks(
     """
     rng = np.random.default_rng(seed)
     hits = []
+    partner = np.arange(NUM_LANDMARKS)
     for view in range(_VIEWS):
         code = rng.standard_normal(len(data.identity)) * (_IDENTITY_SPREAD if view else 0.0)
         turn = np.radians(rng.uniform(-8.0, 8.0, 2)) * (1.0 if view else 0.0)
-        hits.append(_cast(data, code, turn))
-    places = np.nanmedian(np.stack(hits), axis=0)
-    places = _symmetric(places)
+        place, found = _cast(data, code, turn)
+        hits.append(place)
+        if view == 0:
+            partner = _partners(found)
+    places = np.median(np.stack(hits), axis=0)
+    places = 0.5 * (places + places[partner] * [-1.0, 1.0, 1.0])
     places = _snapped(places, data.template.astype(np.float64), lips, lids)
     for iris, name in ((IRIS_RIGHT, "Right"), (IRIS_LEFT, "Left")):
         places[list(iris)] = _on_iris(data, places[list(iris)], name)
@@ -97,14 +105,15 @@ def embed_landmarks(
     return face, bary
 
 
-def _cast(data: LinearHeadData, code: F64, turn: F64) -> F64:
-    """(478, 3) places on the mean head of the landmarks found on one picture; NaN where they miss the mesh."""
+def _cast(data: LinearHeadData, code: F64, turn: F64) -> tuple[F64, F64]:
+    """Places (478, 3) on the mean head of the landmarks found on one picture, and the detections (478, 3)."""
     shape = data.template + np.tensordot(code, data.identity, axes=1)
     shape = shape.astype(np.float32)
     camera = _front_camera(turn)
     face, bary, _ = rasterize_mesh(shape, data.faces, camera)
     picture = _shaded(data, shape, face, bary)
-    pixels = _detect(picture)
+    found = _detect(picture)
+    pixels = found[:, :2]
     columns = np.clip(pixels[:, 0].astype(int), 0, _SIZE - 1)
     rows = np.clip(pixels[:, 1].astype(int), 0, _SIZE - 1)
     hit_rows, hit_columns = np.nonzero(face >= 0)
@@ -113,7 +122,7 @@ def _cast(data: LinearHeadData, code: F64, turn: F64) -> F64:
         nearest = off.argmin()
         rows[i], columns[i] = hit_rows[nearest], hit_columns[nearest]
     corners = data.template[data.faces[face[rows, columns]]].astype(np.float64)
-    return (corners * bary[rows, columns][:, :, None]).sum(axis=1)
+    return (corners * bary[rows, columns][:, :, None]).sum(axis=1), found
 
 
 def _front_camera(turn: F64) -> Camera:
@@ -139,7 +148,7 @@ def _shaded(data: LinearHeadData, shape: Any, face: Any, bary: Any) -> NDArray[n
     for name, colour in _COLOURS.items():
         colours[data.regions[name]] = colour
     normals = vertex_normals(shape, data.faces)
-    light = np.array([0.25, 0.45, 0.86])
+    light = np.array([0.0, 0.45, 0.89])
     lit = 0.35 + 0.65 * np.clip(normals @ light, 0.0, 1.0)
     seen = face >= 0
     corners = data.faces[face[seen]]
@@ -149,7 +158,7 @@ def _shaded(data: LinearHeadData, shape: Any, face: Any, bary: Any) -> NDArray[n
 
 
 def _detect(picture: NDArray[np.uint8]) -> F64:
-    """(478, 2) landmark pixels."""
+    """(478, 3) landmarks: column, row and MediaPipe's own depth, in pixels."""
     try:
         from mediapipe.python.solutions.face_mesh import FaceMesh
     except ImportError as error:
@@ -157,30 +166,35 @@ def _detect(picture: NDArray[np.uint8]) -> F64:
             "mediapipe is not installed.", hint="pip install mediapipe==0.10.21"
         ) from error
     with FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
-        found = mesh.process(picture).multi_face_landmarks
+        found = getattr(mesh.process(picture), "multi_face_landmarks", None)
     if not found:
         raise MissingError(
             "no face was found on a picture of the head.", hint="check the head's shapes"
         )
-    points = [(p.x * picture.shape[1], p.y * picture.shape[0]) for p in found[0].landmark]
-    return np.array(points)
+    points = [(p.x, p.y, p.z) for p in found[0].landmark]
+    return np.array(points, np.float64) * _SIZE
 
 
-def _symmetric(places: F64) -> F64:
-    """Average every landmark with the mirror image of its partner on the other side."""
+def _partners(found: F64) -> NDArray[np.int64]:
+    """(478,) landmark on the other side of the face, from detections (478, 3) on a symmetric picture."""
     from scipy.optimize import linear_sum_assignment
 
-    flipped = places * [-1.0, 1.0, 1.0]
-    cost = np.linalg.norm(places[:, None] - flipped[None], axis=-1)
-    _, partner = linear_sum_assignment(cost + cost.T)
-    return 0.5 * (places + flipped[partner])
+    partner = np.arange(len(found))
+    paired = np.setdiff1d(partner, MIDLINE)
+    offset = found - [found[list(MIDLINE), 0].mean(), 0.0, 0.0]
+    left, right = paired[offset[paired, 0] > 0.0], paired[offset[paired, 0] <= 0.0]
+    flipped = offset * [-1.0, 1.0, 1.0]
+    cost = np.linalg.norm(offset[left][:, None] - flipped[right][None], axis=-1)
+    rows, columns = linear_sum_assignment(cost**2)
+    partner[left[rows]], partner[right[columns]] = right[columns], left[rows]
+    return partner
 
 
 def _snapped(
     places: F64,
     template: F64,
-    lips: dict[str, NDArray[np.integer]],
-    lids: dict[str, NDArray[np.integer]],
+    lips: dict[str, NDArray[np.int64]],
+    lids: dict[str, NDArray[np.int64]],
 ) -> F64:
     """Move landmarks of lips and lids onto the loops they mark, corners to corners."""
     out = places.copy()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -49,7 +49,8 @@ def face(points: F64, vertices: I64, own: I64, other: I64, where: F64) -> Facing
     segments, shares = _landing(points[own, 0], points[other, 0])
     landing = np.stack([other[segments], other[segments + 1]], axis=1)
     factors = np.stack([1.0 - shares, shares], axis=1)
-    distance, column = cKDTree(where[own]).query(where[vertices], k=2)
+    distance, found = KDTree(where[own]).query(where[vertices], k=2)
+    column = np.asarray(found)
     closeness = 1.0 / np.maximum(distance, 1e-6)
     closeness /= closeness.sum(axis=1, keepdims=True)
     sources, coefficients = [], []

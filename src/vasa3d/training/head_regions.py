@@ -126,7 +126,7 @@ def _source_regions(source: HeadSource, rings: Rings) -> dict[str, Mask]:
     jaw = source.expressions["jawOpen"]
     sinking = np.linalg.norm(jaw, axis=1) > 0.006
     gums, teeth = part("gums"), part("teeth")
-    tongue = gums & (index >= TONGUE_START)
+    tongue = gums & (index >= TONGUE_START) & (source.mirror >= TONGUE_START)
     open_mouth = points + jaw
     lips = (rings.mouth >= 0) & (rings.mouth <= 20) & (index < PARTS["face"][1])
     corner_y = open_mouth[lips & (rings.mouth == LIP_CONTACT_RING)]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from vasa3d.errors import InputError
 from vasa3d.types import ARKIT_CHANNELS
@@ -124,7 +124,8 @@ def mirror_map(neutral: F64) -> NDArray[np.int64]:
     mirror = np.full(len(neutral), -1, np.int64)
     for start, end in PARTS.values():
         points = neutral[start:end]
-        _, near = cKDTree(points).query(points * X_FLIP)
+        _, found = KDTree(points).query(points * X_FLIP)
+        near = np.array(found, np.int64)
         mutual = near[near] == np.arange(len(points))
         rest = np.flatnonzero(~mutual)
         if len(rest):

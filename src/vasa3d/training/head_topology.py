@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from vasa3d.training.head_decimate import decimate
 from vasa3d.training.head_source import PARTS, SKIN_END, HeadSource, ring_distance
@@ -20,7 +20,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-SKIN_HALF, GUMS_HALF, TEETH_HALF = 3450, 430, 500
+SKIN_HALF, GUMS_HALF, TEETH_HALF = 3650, 430, 500
 """Vertices kept of each half: skin with cavity and eye sockets, gums with tongue, teeth."""
 
 LIP_RINGS_KEPT = (-2, 9)
@@ -118,7 +118,7 @@ def _importance(source: HeadSource) -> F64:
     for centre, radius, weight in (
         ((0.0, 0.0, 0.10), 0.07, 3.0),
         ((0.0, -0.033, 0.108), 0.03, 25.0),
-        ((0.032, 0.036, 0.093), 0.025, 25.0),
+        ((0.034, 0.039, 0.093), 0.03, 40.0),
         ((0.0, -0.005, 0.125), 0.025, 10.0),
         ((0.08, 0.02, 0.0), 0.04, 2.0),
     ):
@@ -158,7 +158,7 @@ def _without_roots(source: HeadSource, faces: I64) -> I64:
         np.add.at(normals, gums[:, corner], cross)
     used = np.unique(gums)
     normals[used] /= np.linalg.norm(normals[used], axis=1, keepdims=True)
-    tree = cKDTree(points[used])
+    tree = KDTree(points[used])
     start, end = PARTS["teeth"]
     _, near = tree.query(points[start:end])
     nearest = used[near]
