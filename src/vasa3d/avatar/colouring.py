@@ -20,12 +20,12 @@ from vasa3d.render import color_adjoint, render_cloud
 from vasa3d.types import F32, Camera, GaussianCloud
 
 _MOUTH_COLORS = {
-    "teethUpper": (0.88, 0.84, 0.78), "teethLower": (0.84, 0.80, 0.74), "gumsUpper": (0.66, 0.38, 0.36),
+    "teethUpper": (0.94, 0.89, 0.82), "teethLower": (0.90, 0.84, 0.77), "gumsUpper": (0.66, 0.38, 0.36),
     "gumsLower": (0.62, 0.35, 0.33), "tongue": (0.66, 0.36, 0.34), "mouthCavity": (0.22, 0.08, 0.07),
 }  # fmt: skip
 """Usual sRGB colours in good light."""
 _USUAL_SKIN_LIGHT = 0.72
-"""Brightest channel of well-lit fair skin; brightness of the photo is judged against the brighter of skin and teeth."""
+"""Brightest channel of well-lit fair skin."""
 
 
 def mouth_colors(head: ArkitHead, vertices: F32, photo_light: float) -> tuple[F32, np.ndarray]:
@@ -45,9 +45,9 @@ def mouth_colors(head: ArkitHead, vertices: F32, photo_light: float) -> tuple[F3
     front = float(vertices[lips, 2].max())
     for name, color in _MOUTH_COLORS.items():
         region = head.regions[name]
-        depth = np.clip((front - vertices[region, 2]) / 0.055, 0.0, 1.0)
+        depth = np.clip((front - vertices[region, 2] - 0.006) / 0.04, 0.0, 1.0)
         side = np.clip(np.abs(vertices[region, 0]) / 0.03, 0.0, 1.0)
-        shade = (1.0 - 0.75 * depth) * (1.0 - 0.35 * side**2)
+        shade = (1.0 - 0.85 * depth) * (1.0 - 0.35 * side**2)
         colors[region] = np.array(color, np.float32) * (photo_light * shade)[:, None]
         known |= region
     return colors, known
@@ -139,12 +139,12 @@ def solve_colors(
     target: F32,
     background: F32,
     weight: F32,
+    damping: F32,
     iterations: int = 10,
-    damping: float = 0.6,
 ) -> F32:
     """Colours with which a cloud draws a picture best, all else fixed.
 
-    Rendering is linear in the colours: minimise |W (A c + T bg - target)|^2 + damping |c - c0|^2 by conjugate
+    Rendering is linear in the colours: minimise |W (A c + T bg - target)|^2 + sum_i damping_i |c_i - c0_i|^2 by conjugate
     gradients; damping keeps hidden Gaussians at their first colour.
 
     Args:
@@ -153,8 +153,8 @@ def solve_colors(
         target: (H, W, 3) picture.
         background: (H, W, 3) what lies behind the cloud.
         weight: (H, W) which pixels count.
+        damping: (N,) weight of each first colour, in pixels.
         iterations: Steps of conjugate gradients; each draws once forward and once backward.
-        damping: Weight of the first colours, in pixels.
 
     Returns:
         (N, 3) colours in [0, 1].
@@ -166,7 +166,7 @@ def solve_colors(
         shown = GaussianCloud(cloud.means, cloud.covariances, cloud.opacities, colors)
         drawn = render_cloud(shown, camera, background=black).rgb
         back = color_adjoint(cloud, camera, np.ascontiguousarray(drawn * squared))
-        return back + damping * colors
+        return back + damping[:, None] * colors
 
     drawn = render_cloud(cloud, camera, background=background).rgb
     step = np.zeros_like(cloud.colors)

@@ -20,7 +20,7 @@ from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VasResidual
 from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.errors import AvatarFileError
-from vasa3d.files import atomic_file, output_path
+from vasa3d.files import atomic_file
 from vasa3d.types import NUM_CHANNELS, Camera, check_array
 from vasa3d.weights import sha256
 
@@ -37,7 +37,6 @@ Tensors = dict[str, np.ndarray]
 
 def write_avatar(avatar: Avatar, path: Path, *, force: bool = False) -> None:
     """Write an avatar; the file appears whole or not at all."""
-    path = output_path(path, force=force)
     header = {
         "format": "vasa3d-avatar",
         "version": FORMAT_VERSION,
@@ -51,7 +50,7 @@ def write_avatar(avatar: Avatar, path: Path, *, force: bool = False) -> None:
         "provenance": avatar.provenance,
     }
     data = save(encode(avatar), metadata={"vasa3d": json.dumps(header, sort_keys=True)})
-    with atomic_file(path) as temporary:
+    with atomic_file(path, force) as temporary:
         temporary.write_bytes(data)
 
 

@@ -21,7 +21,8 @@ from vasa3d.avatar.deformation import VasResidual, mood_of
 from vasa3d.avatar.gaussians import Gaussians, split_covariances, transform_covariances
 from vasa3d.avatar.layer import LayerShape, shape_layer, surface_points
 from vasa3d.avatar.sampling import (
-    FILL,
+    CELL_FILL,
+    CLOSED_FILL,
     Cells,
     cut_cells,
     disc_covariances,
@@ -40,19 +41,22 @@ from vasa3d.geometry.meshes import (
 )
 from vasa3d.head import ArkitHead, PersonalHead
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
+from vasa3d.portrait.fitting import FACE_OVAL
 from vasa3d.portrait.inpainting import fill_holes
 from vasa3d.types import F32, I32, Camera
 
 _SPACING_METRES = {
-    "face": 2.4e-3, "ears": 1.8e-3, "neck": 4e-3, "scalp": 5e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
-    "lidUpperLeft": 0.7e-3, "lidUpperRight": 0.7e-3, "lidLowerLeft": 0.9e-3, "lidLowerRight": 0.9e-3,
-    "mouthCavity": 2e-3, "gumsUpper": 1.2e-3, "gumsLower": 1.2e-3, "teethUpper": 0.8e-3, "teethLower": 0.9e-3,
-    "tongue": 1.4e-3, "eyeLeft": 0.8e-3, "eyeRight": 0.8e-3, "irisLeft": 0.35e-3, "irisRight": 0.35e-3,
+    "face": 2.8e-3, "ears": 2.2e-3, "neck": 4e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
+    "lidUpperLeft": 0.6e-3, "lidUpperRight": 0.6e-3, "lidLowerLeft": 0.8e-3, "lidLowerRight": 0.8e-3,
+    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.2e-3, "teethLower": 1.5e-3,
+    "tongue": 2.2e-3, "eyeLeft": 1.1e-3, "eyeRight": 1.1e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
+    "eyeSockets": 4e-3,
 }  # fmt: skip
 """Distance between neighbouring Gaussians of the base coat, in canonical space."""
 _FOLDED = 2.0
 """Skin whose area is this many times larger in canonical space than in the photo is folded away there."""
 _EYES = ("eyeLeft", "eyeRight")
+_LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
 _INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
 
 
@@ -68,9 +72,9 @@ class InitConfig:
         seed: Seed of the surface sampling.
     """
 
-    detail_budget: int = 15_000
-    layer_budget: int = 12_000
-    back_cell: int = 8
+    detail_budget: int = 14_000
+    layer_budget: int = 11_000
+    back_cell: int = 12
     solve_side: int = 512
     seed: int = 0
 
@@ -91,7 +95,7 @@ def initialise(
     """
     scene = _Scene(analysis, head)
     surface = [scene.base_coat(config.seed), scene.detail_coat(config.detail_budget)]
-    layer = scene.layer_coats(config.layer_budget, config.back_cell)
+    layer = scene.layer_coats(config.layer_budget, config.back_cell, config.seed)
     gaussians = _assemble(surface, layer)
     avatar = Avatar(
         identity=analysis.fit.identity,
@@ -105,7 +109,7 @@ def initialise(
         background_bytes=_encode_picture(analysis.background),
         provenance=dict(provenance),
     )
-    return _with_solved_colors(avatar, analysis, config)
+    return _with_solved_colors(avatar, analysis, config, scene.folded)
 
 
 def framing_camera(window: Camera) -> Camera:
@@ -155,7 +159,8 @@ class _Scene:
             face_areas(self.posed, head.faces), 1e-12
         )
         self.folded = (ratio > _FOLDED) & self._faces_of("skin")
-        self.covered = self._covered()
+        self.veiled = self._veiled()
+        self.covered = self._shown(~self._layer_faces()) & (analysis.alpha > 0.3) & ~self.veiled
 
     def _faces_of(self, *regions: str) -> np.ndarray:
         """(F,) bool faces with all corners in one of the regions together."""
@@ -168,21 +173,52 @@ class _Scene:
         """(S, S) bool pixels that show one of the faces (F,) bool."""
         return (self.face_id >= 0) & faces[np.maximum(self.face_id, 0)]
 
-    def _covered(self) -> np.ndarray:
-        """Pixels where the head model, not the layer, is what the photo shows."""
-        away = self._faces_of("scalp") | self._faces_of("shoulders")
-        return (self.face_id >= 0) & ~self._shown(away) & (self.analysis.alpha > 0.3)
+    def _layer_faces(self) -> np.ndarray:
+        """(F,) bool parts of the head that hair and clothes hide: there the layer stands for the photo."""
+        return self._faces_of("scalp") | self._faces_of("shoulders")
+
+    def _veiled(self) -> np.ndarray:
+        """(S, S) bool pixels at the sides of the face where hair, a hood or a scarf hangs before the skin.
+
+        They differ in colour from the middle of the face and hang together with the layer outside it. The middle of
+        the face and the chin are never veiled: fringes and beards move with the skin.
+        """
+        lab = cv2.cvtColor(self.analysis.foreground, cv2.COLOR_RGB2LAB)
+        points = self.analysis.landmarks[:, :2]
+        oval = points[list(FACE_OVAL)]
+        middle = oval.mean(0)
+        core = _polygon(middle + 0.88 * (oval - middle), self.face_id.shape) > 0
+        bare = _polygon(middle + 0.7 * (oval - middle), self.face_id.shape) > 0
+        skin = lab[bare & self._shown(self._faces_of("face"))]
+        if len(skin) < 50:
+            return np.zeros(self.face_id.shape, bool)
+        usual = np.median(skin, 0)
+        spread = np.maximum(1.5 * np.median(np.abs(skin - usual), 0), (12.0, 4.0, 4.0))
+        unlike = np.sqrt((((lab - usual) / spread) ** 2).sum(-1)).astype(np.float32)
+        foreign = cv2.GaussianBlur((unlike > 3.2).astype(np.float32), (0, 0), 3.0) > 0.5
+        chin = points[152, 1]
+        limit = chin - 0.35 * (chin - points[1, 1])
+        rows = np.arange(len(lab))[:, None] + 0.5
+        jaw = self._shown(self._faces_of("face", "lipUpper", "lipLower")) & (rows > limit)
+        person = self.analysis.alpha > 0.3
+        outside = person & ~self._shown(~self._layer_faces())
+        candidate = (foreign & person & ~core & ~jaw) | outside
+        _, labels = cv2.connectedComponents(candidate.astype(np.uint8), connectivity=4)
+        attached = np.isin(labels, np.unique(labels[outside])) & (labels > 0)
+        return attached & ~outside
 
     # Detail coat
 
     def detail_coat(self, budget: int) -> _Coat:
         """One Gaussian per cell of the photo on skin and inner mouth; eyes and folded skin belong to the base coat."""
-        skip = self.folded | self._faces_of(*_EYES)
+        skip = self.folded | self._faces_of(*_EYES) | self._faces_of(*_LIDS)
         if self._mouth_gap() < 0.03:
             skip = skip | self._faces_of(*_INNER_MOUTH)
         wanted = self.covered & ~self._shown(skip)
         rgb = self.analysis.foreground
-        cells = cut_cells(rgb, wanted.astype(np.float32), self._importance(), budget)
+        cells = cut_cells(
+            _at_output_detail(rgb), wanted.astype(np.float32), self._importance(), budget
+        )
         rows, cols = cells.pixels.T
         face = self.face_id[rows, cols]
         normals = np.einsum(
@@ -191,7 +227,8 @@ class _Scene:
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         depth = self.depth[rows, cols]
         points = unproject(cells.centers, depth, self.camera)
-        covariances = self._footprints(points, normals, cells.sizes * depth / self.focal)
+        sigma = CELL_FILL * cells.sizes * depth / self.focal
+        covariances = self._footprints(points, normals, sigma)
         linear = self.to_canonical[face]
         means = np.einsum("nij,nj->ni", linear[:, :, :3], points) + linear[:, :, 3]
         return _Coat(
@@ -213,7 +250,7 @@ class _Scene:
             axis = np.arange(size) + 0.5
             r2 = (axis[None, :] - center[0]) ** 2 + (axis[:, None] - center[1]) ** 2
             spots = np.maximum(spots, np.exp(-r2 / (2 * (0.55 * reach) ** 2)))
-        return (1.0 + 5.0 * spots).astype(np.float32)
+        return ((1.0 + 5.0 * spots) * _framing_importance(size)).astype(np.float32)
 
     def _mouth_gap(self) -> float:
         """Opening between the inner lips in the photo as a fraction of the mouth's width."""
@@ -221,9 +258,9 @@ class _Scene:
         width = np.linalg.norm(points[61] - points[291])
         return float(np.linalg.norm(points[13] - points[14]) / max(width, 1e-6))
 
-    def _footprints(self, points: F32, normals: F32, sizes: F32) -> F32:
+    def _footprints(self, points: F32, normals: F32, sigma: F32) -> F32:
         rotation = self.camera.viewmat[:3, :3]
-        return slanted_footprints(points, normals, sizes, rotation[0], rotation[1], self.eye)
+        return slanted_footprints(points, normals, sigma, rotation[0], rotation[1], self.eye)
 
     # Base coat
 
@@ -240,7 +277,7 @@ class _Scene:
         face, bary = sample_surface(self.canonical, head.faces, count, seed, density)
         means = np.einsum("nk,nkd->nd", bary, self.canonical[head.faces[face]])
         normals = face_normals(self.canonical, head.faces)[face]
-        sigma = (FILL * spacing[face]).astype(np.float32)
+        sigma = (CLOSED_FILL * spacing[face]).astype(np.float32)
         sunk = self._faces_of("face", "ears", "neck", "scalp") & ~self.folded
         means -= normals * np.where(sunk[face], 0.35 * sigma, 0.0)[:, None]
         posed = np.einsum("nk,nkd->nd", bary, self.posed[head.faces[face]]).astype(np.float32)
@@ -265,10 +302,11 @@ class _Scene:
         return hidden
 
     def _inside_matte(self, posed: F32) -> np.ndarray:
-        """(N,) bool points that do not stand out beside the person in the photo."""
+        """(N,) bool points that neither stand out beside the person in the photo nor lie behind a veil."""
         pixels, _ = project(posed, self.camera)
         solid = cv2.erode((self.analysis.alpha > 0.6).astype(np.uint8), np.ones((5, 5), np.uint8))
         inside = ((pixels >= 0) & (pixels < len(solid))).all(1)
+        solid[self.veiled] = 0
         return inside & (read_pixels(solid, pixels, nearest=True) > 0)
 
     def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
@@ -276,11 +314,15 @@ class _Scene:
         trusted = cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8))
         folded_vertex = np.zeros(head.num_vertices, bool)
         folded_vertex[head.faces[self.folded]] = True
-        for ring in head.lid_rings.values():
-            folded_vertex[ring] = False
+        for lid in _LIDS:
+            folded_vertex |= head.regions[lid]
         colors = skin_colors(
             head, self.posed, analysis.foreground, trusted, self.depth, self.camera, folded_vertex
         )
+        edges = np.concatenate(list(head.lid_rings.values()))
+        pixels, _ = project(self.posed[edges], self.camera)
+        soft = cv2.GaussianBlur(analysis.foreground, (0, 0), 1.5)
+        colors[edges] = read_pixels(soft, pixels)  # the lash line
         light = light_of(analysis.rgb, self._shown(self._faces_of("face")) & (analysis.alpha > 0.9))
         inner, known = mouth_colors(head, self.posed, light)
         colors[known] = inner[known]
@@ -315,7 +357,7 @@ class _Scene:
 
     # Layer
 
-    def layer_coats(self, budget: int, back_cell: int) -> _Coat:
+    def layer_coats(self, budget: int, back_cell: int, seed: int) -> _Coat:
         """Hair, clothes and shoulders: what the photo shows, a lining under it and the back."""
         shape = self._layer_shape()
         foreground = self.analysis.foreground
@@ -324,21 +366,41 @@ class _Scene:
         weight = np.where(shape.mask, np.clip(self.analysis.alpha * 1.2, 0, 1), 0.0)
         overlap = cv2.dilate(shape.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
-        cells = cut_cells(foreground, weight, np.ones_like(weight), budget)
-        front = self._height_coat(shape, shape.front, cells, foreground, cells.coverage)
+        # The matte counts as a fourth colour, so that the silhouette gets the smallest cells.
+        picture = np.dstack([_at_output_detail(foreground), self.analysis.alpha])
+        cells = cut_cells(picture, weight, _framing_importance(len(weight)), budget)
+        front = self._height_coat(shape, shape.front, cells, foreground, CELL_FILL, cells.coverage)
         lining = grid_cells((shape.solid & overlap).astype(np.float32), back_cell)
         sunk = shape.front + np.float32(0.005)
-        inner = self._height_coat(shape, sunk, lining, smooth, np.full(len(lining.sizes), 0.95))
+        inner = self._height_coat(shape, sunk, lining, smooth, CLOSED_FILL)
         rear = grid_cells(cv2.erode(shape.solid.astype(np.float32), np.ones((3, 3))), back_cell)
-        behind = 0.85 * cv2.GaussianBlur(
-            fill_holes(foreground, trusted.astype(np.float32)), (0, 0), 4.0
-        )
-        back = self._height_coat(shape, shape.back, rear, behind, np.full(len(rear.sizes), 0.97))
+        behind = self._behind_colors(trusted, seed)
+        back = self._height_coat(shape, shape.back, rear, behind, CLOSED_FILL)
         return _join_coats([front, inner, back])
+
+    def _behind_colors(self, trusted: np.ndarray, seed: int) -> F32:
+        """(S, S, 3) colours of the back: clothes go on around, the head is covered by its hair."""
+        foreground = self.analysis.foreground
+        trusted = cv2.erode(trusted.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        behind = fill_holes(foreground, trusted.astype(np.float32))
+        chin = float(self.analysis.landmarks[152, 1])
+        rows = np.arange(len(foreground))[:, None] + 0.5
+        hair = trusted & (rows < chin)
+        scalp = self._shown(self._faces_of("scalp")) & (self.analysis.alpha > 0.9)
+        chosen = hair & scalp if (hair & scalp).sum() > 200 else hair
+        behind = cv2.GaussianBlur(behind, (0, 0), 4.0)
+        if chosen.sum() > 50:
+            share = 0.9 * np.clip((chin - rows) / (0.2 * chin) + 0.5, 0.0, 1.0)[..., None]
+            smooth = cv2.GaussianBlur(foreground, (0, 0), 8.0)
+            contrast = 0.6 * float((foreground - smooth)[chosen].std())
+            color = np.median(foreground[chosen], 0) + contrast * _strands(rows.shape[0], seed)
+            behind = behind + share * (color - behind)
+        return np.clip(0.85 * behind, 0.0, 1.0).astype(np.float32)
 
     def _layer_shape(self) -> LayerShape:
         head = self.head
-        scalp = np.where(self._shown(self._faces_of("scalp")), self.depth, 0.0)
+        under = self._shown(self._faces_of("scalp")) | self.veiled
+        under_depth = np.where(under, self.depth, 0.0)
         shown = (self.face_id >= 0)[..., None]
         corner_weights = head.weights[head.faces[np.maximum(self.face_id, 0)]]
         mesh_weights = np.where(
@@ -348,7 +410,7 @@ class _Scene:
             self.analysis.alpha,
             self.covered,
             self.depth,
-            scalp,
+            under_depth,
             mesh_weights,
             self.posed,
             head,
@@ -356,15 +418,22 @@ class _Scene:
         )
 
     def _height_coat(
-        self, shape: LayerShape, depth: F32, cells: Cells, image: F32, opacity: np.ndarray
+        self,
+        shape: LayerShape,
+        depth: F32,
+        cells: Cells,
+        image: F32,
+        fill: float,
+        opacity: F32 | None = None,
     ) -> _Coat:
         _, normals = surface_points(depth, self.camera)
         rows, cols = cells.pixels.T
         at = unproject(cells.centers, depth[rows, cols], self.camera)
-        sizes = cells.sizes * depth[rows, cols] / self.focal
+        sigma = fill * cells.sizes * depth[rows, cols] / self.focal
+        opacity = np.ones(len(at), np.float32) if opacity is None else opacity
         return _Coat(
             means=at.astype(np.float32),
-            covariances=self._footprints(at, normals[rows, cols], sizes),
+            covariances=self._footprints(at, normals[rows, cols], sigma),
             opacities=np.clip(opacity, 0.02, 0.97).astype(np.float32),
             colors=_cell_colors(image, cells),
             weights=shape.weights[rows, cols],
@@ -379,6 +448,26 @@ def _cell_colors(image: F32, cells: Cells) -> F32:
         blurred = image if size <= 1 else cv2.blur(image, (int(size), int(size)))
         colors[chosen] = read_pixels(blurred, cells.centers[chosen])
     return np.clip(colors, 0.0, 1.0)
+
+
+def _strands(size: int, seed: int) -> F32:
+    """(S, S, 1) noise of unit deviation drawn out downwards, as hair falls."""
+    noise = np.random.default_rng(seed).standard_normal((size, size)).astype(np.float32)
+    drawn = cv2.GaussianBlur(noise, (0, 0), sigmaX=7.0, sigmaY=45.0)
+    return (drawn / max(float(drawn.std()), 1e-6))[..., None]
+
+
+def _at_output_detail(image: F32) -> F32:
+    """The picture without detail finer than the output: splitting cells for it would be wasted."""
+    return cv2.GaussianBlur(image, (0, 0), 0.7)
+
+
+def _framing_importance(size: int) -> F32:
+    """(S, S) the margin around the framing only comes into view when the camera moves."""
+    margin = (WINDOW_SIDE - FRAMING_SIDE) // 2
+    importance = np.full((size, size), 0.1, np.float32)
+    importance[margin:-margin, margin:-margin] = 1.0
+    return importance
 
 
 def _polygon(outline: F32, shape: tuple[int, ...]) -> np.ndarray:
@@ -454,7 +543,13 @@ def _assemble(surface: list[_Coat], layer: _Coat) -> Gaussians:
     )
 
 
-def _with_solved_colors(avatar: Avatar, analysis: Analysis, config: InitConfig) -> Avatar:
+def _with_solved_colors(
+    avatar: Avatar, analysis: Analysis, config: InitConfig, folded: np.ndarray
+) -> Avatar:
+    # Folded skin keeps its first colour, whatever little of it the photo shows.
+    damping = np.full(len(avatar.gaussians), 0.6, np.float32)
+    triangles = avatar.gaussians.triangles
+    damping[: len(triangles)][folded[triangles]] = 30.0
     side = config.solve_side
     camera = avatar.camera.resized(side, side)
     weight = np.clip((framing_of(analysis.alpha, side) - 0.6) / 0.3, 0.0, 1.0)
@@ -464,6 +559,7 @@ def _with_solved_colors(avatar: Avatar, analysis: Analysis, config: InitConfig) 
         framing_of(analysis.rgb, side),
         framing_of(analysis.background, side),
         weight.astype(np.float32),
+        damping,
     )
     return replace(avatar, gaussians=replace(avatar.gaussians, colors=colors))
 

@@ -49,7 +49,7 @@ def shape_layer(
     alpha: F32,
     covered: np.ndarray,
     face_depth: F32,
-    skull_depth: F32,
+    under_depth: F32,
     mesh_weights: F32,
     vertices: F32,
     head: ArkitHead,
@@ -61,7 +61,7 @@ def shape_layer(
         alpha: (S, S) person matte.
         covered: (S, S) bool where the head model's face, ears and neck are what the photo shows.
         face_depth: (S, S) camera depth of the head model where ``covered``.
-        skull_depth: (S, S) camera depth of the scalp where it would be seen bald, 0 elsewhere.
+        under_depth: (S, S) camera depth of the head model where it lies under the layer, 0 elsewhere.
         mesh_weights: (S, S, J) joint weights of the head model where it is in view, zero rows elsewhere.
         vertices: (V, 3) the head in the photo's pose.
         head: Its model.
@@ -85,8 +85,8 @@ def shape_layer(
     half = front_reach + (_TORSO_HALF_THICKNESS_METRES - front_reach) * low
     rounding = _HEAD_ROUNDING_METRES + (_TORSO_ROUNDING_METRES - _HEAD_ROUNDING_METRES) * low
     front = plane - half * _circle(inner / rounding)
-    front = np.where(skull_depth > 0, np.minimum(front, skull_depth - _CLEARANCE_METRES), front)
     front = _join(front, covered, face_depth, scale)
+    front = np.where(under_depth > 0, np.minimum(front, under_depth - _CLEARANCE_METRES), front)
     half_back = back_reach + (_TORSO_HALF_THICKNESS_METRES - back_reach) * low
     back = plane + half_back * _circle(inner / np.maximum(rounding, half_back))
     return LayerShape(

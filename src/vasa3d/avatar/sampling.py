@@ -14,9 +14,10 @@ import numpy as np
 
 from vasa3d.types import F32
 
-FILL = 0.62
-"""Standard deviation of a Gaussian as a fraction of the distance to its neighbour: below 0.5 the background shines
-through, above 0.8 detail is lost."""
+CELL_FILL = 0.5
+"""Standard deviation of a cell's Gaussian as a fraction of its side: sharp; what shines through is the base coat."""
+CLOSED_FILL = 0.65
+"""The same where Gaussians must close a surface by themselves."""
 _COARSEST = 8
 _MAX_SLOPE = 3.0
 _REMAP_ROWS = 30_000
@@ -47,7 +48,7 @@ def cut_cells(image: F32, weight: F32, importance: F32, budget: int) -> Cells:
     searched so that the budget is met.
 
     Args:
-        image: (S, S, 3) float32, S a multiple of 8.
+        image: (S, S, C) float32, S a multiple of 8.
         weight: (S, S) float32 in [0, 1]: which pixels are to be covered.
         importance: (S, S) float32 >= 0.
         budget: Number of cells.
@@ -157,7 +158,7 @@ def _cells_of(mask: np.ndarray, weight: F32, side: int) -> Cells:
 
 
 def slanted_footprints(
-    points: F32, normals: F32, sizes_metres: F32, right: F32, down: F32, eye: F32
+    points: F32, normals: F32, sigma: F32, right: F32, down: F32, eye: F32
 ) -> F32:
     """Covariances of Gaussians that lie in a surface and look like round cells from the camera.
 
@@ -167,7 +168,7 @@ def slanted_footprints(
     Args:
         points: (N, 3) world points.
         normals: (N, 3) unit surface normals.
-        sizes_metres: (N,) side of the cell at the point's depth.
+        sigma: (N,) standard deviation across the view, metres.
         right: (3,) the camera's x axis in the world.
         down: (3,) the camera's y axis in the world.
         eye: (3,) centre of projection.
@@ -182,8 +183,8 @@ def slanted_footprints(
     axes = []
     for step in (right, down):
         slope = np.clip(-(normals @ step) / facing, -_MAX_SLOPE, _MAX_SLOPE)
-        axes.append((step + rays * slope[:, None]) * (FILL * sizes_metres)[:, None])
-    thickness = np.maximum(0.15 * FILL * sizes_metres, 1e-4)[:, None] * normals
+        axes.append((step + rays * slope[:, None]) * sigma[:, None])
+    thickness = np.maximum(0.15 * sigma, 1e-4)[:, None] * normals
     return outer_covariances([*axes, thickness])
 
 

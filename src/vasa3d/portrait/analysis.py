@@ -254,6 +254,8 @@ def _analyse_window(photo: Photo, landmarks: F32, head: ArkitHead, warnings: lis
         _mirror_out(part, inside)
         for part in (alpha, foreground, visible.astype(np.float32) / 255.0)
     )
+    # Below its border the photo's chest goes on; hair and arms must not grow a mirror image above and beside it.
+    alpha[:, :x0], alpha[:, x1:], alpha[:y0] = 0.0, 0.0, 0.0
     return Analysis(
         rgb=colours,
         alpha=alpha,
@@ -295,5 +297,5 @@ def _mirror_out(part: np.ndarray, inside: tuple[int, int, int, int]) -> F32:
 
 def _background(rgb: F32, alpha: F32) -> F32:
     """The scene behind the person: pixels near the matte's edge carry the person's colour and are not trusted."""
-    near = cv2.dilate((alpha > 0.02).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    near = cv2.dilate((alpha > 0.02).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     return np.clip(fill_holes(rgb, 1.0 - near.astype(np.float32)), 0.0, 1.0)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.interpolate import RBFInterpolator
-from scipy.optimize import least_squares
 
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.head import ArkitHead
@@ -31,6 +30,11 @@ FACE_OVAL = (
 """Landmarks on the outline of the face: they slide over the cheeks as the head turns, so they count less."""
 FACE_SIDES = (234, 454)
 """Landmarks at the two sides of the face; their distance is the face width."""
+
+
+_MAX_STEPS = 40
+_MAX_GAZE = 0.6
+_MAX_EYE_SHIFT_METRES = 0.003
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def fit_head(
         _project(points[:NUM_MESH_LANDMARKS], camera) - found[:NUM_MESH_LANDMARKS], axis=1
     )
     offsets = _offsets(head, camera, points, found, identity, config)
-    eyes = _fit_gaze(head, camera, identity, expression, offsets, found)
+    eyes, offsets = _fit_gaze(head, camera, identity, expression, offsets, found)
     return HeadFit(
         camera=camera,
         identity=identity,
@@ -150,25 +154,42 @@ class _Problem:
         self.anchor = self.mean.mean(0)
 
     def solve(self) -> np.ndarray:
+        """Levenberg-Marquardt with projection onto the expression's bounds."""
         self.start_rotation = self._initial_rotation()
-        num = self.num_identity + self.num_expression
-        lower = np.concatenate(
-            [np.full(6 + self.num_identity, -np.inf), np.zeros(self.num_expression)]
-        )
-        upper = np.concatenate(
-            [np.full(6 + self.num_identity, np.inf), np.ones(self.num_expression)]
-        )
-        start = np.zeros(6 + num)
-        start[6 + self.num_identity :] = 0.02
+        first_channel = 6 + self.num_identity
+        x = np.zeros(first_channel + self.num_expression)
         offset = (self.target.mean(0) - self.center) / self.focal * self.distance
-        start[3:6] = (*offset, self.distance)
-        result = least_squares(
-            self.residuals, start, jac=self.jacobian, bounds=(lower, upper), max_nfev=40,
-            x_scale=np.concatenate([np.full(3, 0.1), np.full(3, 0.05), np.ones(self.num_identity),
-                                    np.full(self.num_expression, 0.3)]),
-            ftol=1e-5, xtol=1e-5, gtol=1e-6,
-        )  # fmt: skip
-        return result.x
+        x[3:6] = (*offset, self.distance)
+        lower = np.full(len(x), -np.inf)
+        upper = np.full(len(x), np.inf)
+        lower[first_channel:], upper[first_channel:] = 0.0, 1.0
+        residual = self.residuals(x)
+        cost = residual @ residual
+        damping = 1e-2
+        for _ in range(_MAX_STEPS):
+            jacobian = self.jacobian(x)
+            gradient = jacobian.T @ residual
+            held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+            free = np.flatnonzero(~held)
+            normal = jacobian[:, free].T @ jacobian[:, free]
+            while damping < 1e6:
+                damped = normal + np.diag(damping * np.diag(normal) + 1e-9)
+                trial = x.copy()
+                trial[free] -= np.linalg.solve(damped, gradient[free])
+                trial = np.clip(trial, lower, upper)
+                trial_residual = self.residuals(trial)
+                trial_cost = trial_residual @ trial_residual
+                if trial_cost < cost:
+                    break
+                damping *= 4.0
+            else:
+                break
+            gain = cost - trial_cost
+            x, residual, cost = trial, trial_residual, trial_cost
+            damping = max(damping / 4.0, 1e-6)
+            if gain < 1e-4 * cost:
+                break
+        return x
 
     def _initial_rotation(self) -> np.ndarray:
         """Roll from the eye line, yaw from how far the nose stands off the middle; y and z flip into the camera."""
@@ -349,32 +370,41 @@ def _fit_gaze(
     expression: F32,
     offsets: F32,
     found: np.ndarray,
-) -> F32:
-    """(2, 3) axis-angle of the left and the right eye, so that the irises meet their landmarks."""
+) -> tuple[F32, F32]:
+    """Eye rotations (2, 3) and offsets (V, 3) with which the irises meet their landmarks.
+
+    Both eyes look at one point as far away as the camera. What keeps them from it in the fit is that the eyeballs sit
+    a little off, so they are moved, not turned: a squint would stay in every other gaze.
+    """
     joints = np.zeros((len(head.joint_names), 3), np.float32)
-    index = {name: i for i, name in enumerate(head.joint_names)}
     sides = ("Left", "Right")
-    eyes = [index[f"eye{side}"] for side in sides]
+    eyes = [head.joint_names.index(f"eye{side}") for side in sides]
     marks = [IRIS_CENTERS[side] for side in sides]
 
     def irises() -> np.ndarray:
         points = _landmarks_on(head, _vertices(head, identity, expression, joints) + offsets)
-        return _project(points[marks], camera)
+        return points[marks]
 
     step = 0.02
     for _ in range(3):
-        here = irises()
+        here = _project(irises(), camera)
         columns = []
         for axis in (0, 1):
             joints[eyes, axis] += step
-            columns.append((irises() - here) / step)
+            columns.append((_project(irises(), camera) - here) / step)
             joints[eyes, axis] -= step
-        for k, eye in enumerate(eyes):
-            jacobian = np.stack([columns[0][k], columns[1][k]], axis=1)
-            miss = found[marks[k]] - here[k]
-            normal = jacobian.T @ jacobian + np.eye(2) * 1e-3 * np.trace(jacobian.T @ jacobian)
-            joints[eye, :2] += np.linalg.solve(normal, jacobian.T @ miss)
-    # Both eyes look at one distant point unless the photo says otherwise beyond the landmarks' noise.
-    turned = joints[eyes].copy()
-    turned[:, 0] = turned[:, 0].mean()
-    return np.clip(turned, -0.6, 0.6).astype(np.float32)
+        jacobian = np.stack(columns, axis=-1).reshape(4, 2)
+        miss = (found[marks] - here).reshape(4)
+        joints[eyes, :2] += np.linalg.lstsq(jacobian, miss, rcond=None)[0]
+    turn = np.clip(joints[eyes], -_MAX_GAZE, _MAX_GAZE)
+    joints[eyes] = turn
+    points = irises()
+    view = camera.viewmat.astype(np.float64)
+    depth = points @ view[2, :3] + view[2, 3]
+    shift = np.zeros((2, 3))
+    shift[:, :2] = (found[marks] - _project(points, camera)) * (depth / camera.K[0, 0])[:, None]
+    shift = np.clip(shift @ view[:3, :3], -_MAX_EYE_SHIFT_METRES, _MAX_EYE_SHIFT_METRES)
+    moved = offsets.copy()
+    for k, side in enumerate(sides):
+        moved[head.regions[f"eye{side}"]] += shift[k].astype(np.float32)
+    return turn.astype(np.float32), moved
