@@ -6,16 +6,19 @@ w_nj G_j of joint transforms. With A = [L | t]:
     mean'  = L mean + t          covariance' = L covariance L^T
 
 so Gaussians stretch exactly as the surface under them does: the skin neither tears nor bunches when
-the jaw opens. Work division: one Gaussian per iteration, no shared writes, so the result does not
-depend on the number of threads.
+the jaw opens. Each Gaussian is posed by itself, so the result does not depend on the number of
+threads.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
+from vasa3d.kernels.threads import run_chunks
 from vasa3d.types import F32, I32
+
+_CHUNK = 4096
 
 
 def pose_gaussians(
@@ -40,19 +43,25 @@ def pose_gaussians(
         out_means: (N, 3) written.
         out_covariances: (N, 6) written.
     """
-    _pose(
-        means, covariances, triangles, triangle_maps, layer_weights, joint_maps,
-        out_means, out_covariances,
-    )  # fmt: skip
+
+    def pose(start: int, stop: int) -> None:
+        _pose(
+            start, stop, means, covariances, triangles, triangle_maps, layer_weights, joint_maps,
+            out_means, out_covariances,
+        )  # fmt: skip
+
+    run_chunks(pose, len(means), _CHUNK)
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def _pose(
-    means, covs, triangles, tri_maps, weights, joint_maps, out_means, out_covs
+    start, stop, means, covs, triangles, tri_maps, weights, joint_maps, out_means, out_covs
 ):  # pragma: no cover - compiled
+    """Pose Gaussians ``start`` to ``stop``; all arrays as in ``pose_gaussians``."""
     num_surface = len(triangles)
-    for n in prange(len(means)):
-        a = np.empty((3, 4), np.float32)
+    a = np.empty((3, 4), np.float32)
+    b = np.empty((3, 3), np.float32)
+    for n in range(start, stop):
         if n < num_surface:
             for i in range(3):
                 for j in range(4):
@@ -70,7 +79,6 @@ def _pose(
         xx, xy, xz = covs[n, 0], covs[n, 1], covs[n, 2]
         yy, yz, zz = covs[n, 3], covs[n, 4], covs[n, 5]
         # rows of L C
-        b = np.empty((3, 3), np.float32)
         for i in range(3):
             b[i, 0] = a[i, 0] * xx + a[i, 1] * xy + a[i, 2] * xz
             b[i, 1] = a[i, 0] * xy + a[i, 1] * yy + a[i, 2] * yz
