@@ -32,7 +32,7 @@ def lips(script: list[tuple[str, int]], amplitude: float = 1.0) -> tuple[np.ndar
 def test_shape_and_range() -> None:
     channels, gap = lips([("sil", 30), ("A", 12), ("PBM", 8), ("O", 12), ("sil", 20)])
     assert channels.shape == (82, NUM_CHANNELS)
-    assert 0.0 <= channels.min()
+    assert channels.min() >= 0.0
     assert channels.max() <= 1.0
     assert len(gap) == 82
 

@@ -15,8 +15,9 @@ from vasa3d.errors import InputError
 
 _MAX_BYTES = 16 * 1024 * 1024
 _HINT = "give a Praat TextGrid in text form, with a tier named phones"
-_BRACKETS = re.compile(r"\[[^\]\"]*\]")
-_TOKEN = re.compile(r"\"((?:[^\"]|\"\")*)\"|<(exists|absent)>|(?<![^\s=:])(-?\d[\d.eE+-]*)(?!\S)")
+_TOKEN = re.compile(
+    r"\"((?:[^\"]|\"\")*)\"|\[\d*\]|<(?:exists|absent)>|(?<![^\s=:])(-?\d[\d.eE+-]*)(?!\S)"
+)
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def parse_textgrid(data: bytes, name: str = "TextGrid") -> dict[str, list[Interv
     text = data.decode("utf-16" if utf16 else "utf-8-sig", "replace")
     if "TextGrid" not in text[:200]:
         raise InputError(f"{name} is not a TextGrid.", hint=_HINT)
-    body = _BRACKETS.sub(" ", text.split("TextGrid", 1)[1].lstrip('"'))
+    body = text.split("TextGrid", 1)[1].lstrip('"')
     values: list[str | float] = []
     for match in _TOKEN.finditer(body):
-        quoted, _, number = match.groups()
+        quoted, number = match.groups()
         if quoted is not None:
             values.append(quoted.replace('""', '"'))
         elif number is not None:
@@ -89,6 +90,8 @@ def _tiers(values: list[str | float]) -> dict[str, list[Interval]]:
         kind, name, count = str(values[at]), str(values[at + 1]), int(values[at + 4])
         at += 5
         width = 3 if kind == "IntervalTier" else 2
+        if at + count * width > len(values):
+            raise ValueError("more intervals promised than there are")
         entries = [values[at + i * width : at + (i + 1) * width] for i in range(count)]
         at += count * width
         if kind == "IntervalTier":

@@ -142,10 +142,17 @@ def mouth(activity: SpeechActivity, threshold: float, amplitude: float = 1.0) ->
     return np.clip(out, 0.0, 1.0), np.maximum(teeth, shut)
 
 
+def _windows(values: F32, size: int) -> F32:
+    """(T - size + 1, ..., size) view of all windows; the library's own check costs more than a frame may."""
+    values = np.ascontiguousarray(values, np.float32)
+    shape = (max(0, len(values) - size + 1), *values.shape[1:], size)
+    strides = (*values.strides, values.strides[0])
+    return np.ndarray(shape, np.float32, values, strides=strides)
+
+
 def _filter(values: F32, kernel: F32) -> F32:
-    """Correlate (T, n) or (T,) values with a kernel of 25 frames; valid part."""
-    windows = np.lib.stride_tricks.sliding_window_view(values, len(kernel), axis=0)
-    return np.ascontiguousarray(windows @ kernel)
+    """Correlate (T, n) or (T,) values with a kernel; valid part."""
+    return _windows(values, len(kernel)) @ kernel
 
 
 def _vigour(level: F32) -> F32:
@@ -169,15 +176,16 @@ def _pulse(posterior: F32, threshold: float) -> F32:
     held = _window_max(strength, _HOLD, _HOLD) * (1.0 - between)
     held = np.maximum(held, _window_max(strength, 1, 1))
     ease = (_EASE / _EASE.sum()).astype(np.float32)
-    eased = np.lib.stride_tricks.sliding_window_view(held, len(ease)) @ ease
+    eased = _filter(held, ease)
     margin = FRAMES_BEHIND - len(ease) // 2
     return np.ascontiguousarray(eased[margin : len(eased) - margin], np.float32)
 
 
 def _window_max(values: F32, behind: int, ahead: int) -> F32:
     """(T,) largest value of frames t - behind .. t + ahead; what lies outside counts as zero."""
-    padded = np.pad(values, (behind, ahead))
-    return np.lib.stride_tricks.sliding_window_view(padded, behind + ahead + 1).max(axis=1)
+    padded = np.zeros(len(values) + behind + ahead, np.float32)
+    padded[behind : behind + len(values)] = values
+    return _windows(padded, behind + ahead + 1).max(axis=1)
 
 
 def _blend(out: F32, channel: str, value: F32 | float, weight: F32) -> None:

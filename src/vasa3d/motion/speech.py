@@ -137,9 +137,10 @@ def closure_threshold() -> float:
 
 
 def _normalise(x: F32) -> F32:
-    centred = x - x.mean(axis=1, keepdims=True)
-    scale = np.sqrt(np.mean(centred * centred, axis=1, keepdims=True) + np.float32(1e-5))
-    return centred / scale
+    share = np.float32(1.0 / x.shape[1])
+    centred = x - np.add.reduce(x, axis=1, keepdims=True) * share
+    power = np.einsum("ij,ij->i", centred, centred)[:, None] * share
+    return centred / np.sqrt(power + np.float32(1e-5))
 
 
 class _Layer:

@@ -1,8 +1,12 @@
-"""Recipe of the speech encoder: generate speech, train, measure, ship.
+"""Recipe of the speech encoder: generate speech, train, align real speech, train on, measure, ship.
 
 One call rebuilds the asset from nothing but the engines and the data folder. Everything that
 costs time is kept in a work folder (takes, features, the last checkpoint), so an interrupted run
 continues.
+
+Rounds: the network first learns from generated speech, whose phone times are exact. It then
+aligns real readings to their texts and learns from both; with the better network the readings are
+aligned once more. The real speakers of the test sentences are in no round.
 
 Loss per frame: cross entropy over the visemes with label smoothing, plus a binary cross entropy
 of the closure head; frames of unknown viseme take no part. Weights are averaged exponentially;
@@ -22,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
+from vasa3d.audio.features import log_mel
 from vasa3d.motion.speech import VISEME_INDEX, VISEMES
 from vasa3d.training import speech_data as data
 from vasa3d.training.phones import MASKED
@@ -33,10 +38,13 @@ PBM = VISEME_INDEX["PBM"]
 OPEN = (VISEME_INDEX["A"], VISEME_INDEX["O"])
 SOURCES = [
     "speech generated with espeak-ng, flite and festival voices",
-    "LJ Speech recordings (public domain) with phone times of the Montreal Forced Aligner (MIT)",
+    "volunteers' readings (LJ Speech texts, LibriVox, CSS10; public domain), aligned by the network itself",
 ]
-SHARES = {
-    "real": 9, "flite": 5, "espeak": 2, "espeak_foreign": 2, "festival": 2, "festival_foreign": 2, "silence": 3,
+GENERATED_SHARES = {
+    "flite": 8, "espeak": 4, "espeak_foreign": 4, "festival": 3, "festival_foreign": 2, "silence": 3,
+}  # fmt: skip
+MIXED_SHARES = {
+    "real": 9, "flite": 4, "espeak": 2, "espeak_foreign": 3, "festival": 2, "festival_foreign": 1, "silence": 3,
 }  # fmt: skip
 
 
@@ -45,20 +53,19 @@ class SpeechTrainingConfig:
     """How the encoder is trained.
 
     Attributes:
-        steps: Gradient steps of ``batch`` crops of ``crop_frames`` frames of 10 ms.
-        learning_rate: Peak of a one-cycle schedule.
+        rounds: Gradient steps at which each round ends; real speech is aligned between rounds.
+        crop_frames: Frames of 10 ms of each crop of a batch.
+        learning_rate: Peak of a one-cycle schedule over all rounds.
         channels: Width of the network.
         averaging: Decay of the exponential average of the weights.
-        shares: Crops of a batch by source.
         corpus: How much material is made.
     """
 
-    steps: int = 3000
+    rounds: tuple[int, ...] = (450, 1000, 2000)
     crop_frames: int = 320
     learning_rate: float = 2.5e-3
     channels: int = 144
     averaging: float = 0.998
-    shares: dict[str, int] = field(default_factory=lambda: dict(SHARES))
     corpus: data.CorpusConfig = field(default_factory=data.CorpusConfig)
 
 
@@ -73,7 +80,7 @@ def train_speech(
     """Rebuild the speech encoder.
 
     Args:
-        data_dir: Folder that holds ``speech/ljspeech``.
+        data_dir: Folder that holds ``speech``.
         out_path: Asset to write, e.g. ``assets/speech.safetensors``; its manifest entry and a
             ``speech-metrics.json`` in the work folder are written too.
         work_dir: Cache of takes, features and checkpoints; a rerun continues there.
@@ -81,38 +88,74 @@ def train_speech(
         config: Sizes; the shipped asset uses the defaults.
 
     Yields:
-        Progress of stages ``corpus``, ``features``, ``train`` and ``evaluate``.
+        Progress of stages ``corpus``, ``features``, ``align``, ``train`` and ``evaluate``.
 
     Raises:
         MissingError: A speech engine is not installed.
         InputError: The data folder lacks the recordings.
     """
     config = config or SpeechTrainingConfig()
-    work = Path(work_dir)
+    source, work = Path(data_dir), Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
     yield Event("corpus", message="generating speech")
-    real, validation, sentences = data.real_material(Path(data_dir), work, config.corpus, seed)
-    takes = data.generated_takes(sentences, work, config.corpus, seed)
+    texts = data.sentences(source, work, seed)
+    takes = data.generated_takes(texts, work, config.corpus, seed)
+    jobs: dict[str, tuple[data.Takes | None, int]] = {
+        name: (made, config.corpus.copies) for name, made in takes.items()
+    }
+    jobs["silence"] = (None, config.corpus.silence_sessions)
     sources: dict[str, data.Features] = {}
-    jobs = {**{name: (made, config.corpus.copies) for name, made in takes.items()},
-            "real": (real, config.corpus.real_copies),
-            "silence": (None, config.corpus.silence_sessions)}  # fmt: skip
     for done, (name, (made, copies)) in enumerate(jobs.items()):
         yield Event("features", done, len(jobs), name)
         sources[name] = data.features_of(name, made, work, copies, seed)
-    held_out = data.plain_features(validation)
-    trainer = Trainer(sources, config, seed, work / "checkpoint.safetensors")
-    while trainer.step < config.steps:
-        loss = trainer.advance()
-        if trainer.step % 100 == 0 or trainer.step == config.steps:
-            trainer.save()
-            figures = measure(trainer.averaged(), held_out)
-            yield Event("train", trainer.step, config.steps, data={"loss": loss, **figures})
-    net = trainer.averaged()
-    figures = measure(net, held_out)
-    yield Event("evaluate", 1, 1, data=figures)
-    ship(net, Path(out_path), figures, seed, config)
+    trainer = Trainer(config, seed, work / "checkpoint.safetensors")
+    figures: dict[str, float] = {}
+    for number, until in enumerate(config.rounds):
+        held_out: list[tuple[F32, data.Labels]] = []
+        if number > 0:
+            yield Event("align", number, len(config.rounds) - 1, "aligning real speech")
+            real, validation = _real(trainer, source, work, number, seed)
+            name, copies = f"real{number}", config.corpus.real_copies
+            sources["real"] = data.features_of(name, real, work, copies, seed)
+            held_out = data.plain_features(validation)
+        trainer.use(sources, MIXED_SHARES if number > 0 else GENERATED_SHARES)
+        while trainer.step < until:
+            loss = trainer.advance()
+            if trainer.step % 50 == 0 or trainer.step == until:
+                trainer.save()
+                figures = measure(trainer.averaged(), held_out) if held_out else {}
+                yield Event("train", trainer.step, config.rounds[-1], data={"loss": loss} | figures)
+        figures = measure(trainer.averaged(), held_out) if held_out else {}
+    yield Event("evaluate", 1, 1, data=dict(figures))
+    ship(trainer.averaged(), Path(out_path), figures, seed, config)
     (work / "speech-metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _real(
+    trainer: Trainer, source: Path, work: Path, number: int, seed: int
+) -> tuple[data.Takes, data.Takes]:
+    """Real takes to train on and to validate on, aligned by the network as it is now. Cached."""
+    train_path = work / f"takes_real{number}.npz"
+    valid_path = work / f"takes_validation{number}.npz"
+    if not (train_path.is_file() and valid_path.is_file()):
+        net = trainer.averaged()
+
+        @torch.no_grad()
+        def posteriors(samples: F32) -> F32:
+            mels, _ = log_mel(samples)
+            logits = net(torch.from_numpy(mels)[None])[0, :, :-1]
+            return torch.log_softmax(logits, dim=1).numpy()
+
+        found = data.recordings(source)
+        kept = trainer.config.corpus.validation_takes
+        readings = [r for r in found if r.name.endswith(".ogg")]
+        order = data.seed_of("validation", seed).permutation(len(readings))
+        aside = {readings[i].name for i in order[:kept]}
+        valid = data.aligned_takes([r for r in found if r.name in aside], posteriors)
+        data.cached_takes(valid_path, valid)
+        rest = data.aligned_takes([r for r in found if r.name not in aside], posteriors)
+        data.cached_takes(train_path, rest)
+    return data.cached_takes(train_path, ()), data.cached_takes(valid_path, ())
 
 
 class Trainer:
@@ -120,27 +163,25 @@ class Trainer:
     number.
     """
 
-    def __init__(
-        self,
-        sources: dict[str, data.Features],
-        config: SpeechTrainingConfig,
-        seed: int,
-        checkpoint: Path,
-    ) -> None:
-        self.sources, self.config, self.seed, self.checkpoint = sources, config, seed, checkpoint
+    def __init__(self, config: SpeechTrainingConfig, seed: int, checkpoint: Path) -> None:
+        self.config, self.seed, self.checkpoint = config, seed, checkpoint
         torch.manual_seed(seed)
         self.net = SpeechNet(config.channels)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=0.02)
-        counts = sum(
-            np.bincount(s.labels, minlength=256)[: len(VISEMES)] * float(config.shares[name])
-            / len(s.labels) for name, s in sources.items()
-        )  # fmt: skip
-        weights = (counts / np.sum(counts) + 0.01) ** -0.35
-        self.class_weights = torch.from_numpy(weights / weights.mean()).float()
         self.step = 0
         if checkpoint.is_file():
             self._load()
+
+    def use(self, sources: dict[str, data.Features], shares: dict[str, int]) -> None:
+        """Train on these sources from now on, so many crops of each in a batch."""
+        self.sources, self.shares = sources, shares
+        counts = np.zeros(len(VISEMES))
+        for name, share in shares.items():
+            labels = sources[name].labels
+            counts += np.bincount(labels, minlength=256)[: len(VISEMES)] * (share / len(labels))
+        weights = (counts / counts.sum() + 0.01) ** -0.35
+        self.class_weights = torch.from_numpy(weights / weights.mean()).float()
 
     def advance(self) -> float:
         """One step; its loss."""
@@ -193,7 +234,7 @@ class Trainer:
             }
 
     def _rate(self) -> float:
-        at, warm = self.step / self.config.steps, 0.08
+        at, warm = self.step / self.config.rounds[-1], 0.08
         peak = self.config.learning_rate
         if at < warm:
             return peak * (0.05 + 0.95 * at / warm)
@@ -202,7 +243,7 @@ class Trainer:
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         length = self.config.crop_frames
         mels, labels = [], []
-        for name, count in self.config.shares.items():
+        for name, count in self.shares.items():
             source = self.sources[name]
             for start in rng.integers(0, len(source.labels) - length, count):
                 crop = source.mels[start : start + length].astype(np.float32)
@@ -289,7 +330,7 @@ def ship(
     tensors, layers = net.tensors(np.float16)
     metadata = {
         "layers": layers,
-        "threshold": f"{figures['threshold']:.3f}",
+        "threshold": f"{figures.get('threshold', 0.3):.3f}",
         "figures": json.dumps(figures),
         "config": json.dumps(asdict(config) | {"seed": seed}),
     }

@@ -1,9 +1,11 @@
-"""Times for real speech whose text is known: Viterbi alignment with a network trained on generated speech.
+"""Times for real speech whose text is known: Viterbi alignment with a network trained on
+generated speech.
 
-The text gives a chain of visemes; each part is a chain of ``MIN_FRAMES`` states (so no sound is shorter than 30 ms), the
-last of which may repeat. Between words a silence may stand or not. With log posteriors l_v(t) and log priors q_v,
-the score of a path is sum_t l_v(t) - 0.7 q_v. Its frames become labels; the share of frames whose network agrees
-tells whether text and sound belong together.
+The text gives a chain of visemes; each part is a chain of ``MIN_FRAMES`` states (so no sound is
+shorter than 30 ms), the last of which may repeat. Between words a silence may stand or not. With
+log posteriors l_v(t) and log priors q_v, the score of a path is sum_t l_v(t) - 0.7 q_v. Its
+frames become labels; the share of frames whose network agrees tells whether text and sound belong
+together.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def align(log_posteriors: F32, log_priors: F32, words: list[list[int]]) -> Align
     count = len(state_viseme)
     if len(log_posteriors) < count - MIN_FRAMES * int(optional.sum()):
         return None
-    scores = (log_posteriors - _PRIOR_SCALE * log_priors)[:, state_viseme]
+    scores = (log_posteriors - np.float32(_PRIOR_SCALE) * log_priors)[:, state_viseme]
     first = np.arange(count) % MIN_FRAMES == 0
     skip_from = np.full(count, -1)
     for part in range(2, len(visemes)):
@@ -59,7 +61,7 @@ def align(log_posteriors: F32, log_priors: F32, words: list[list[int]]) -> Align
             skip_from[part * MIN_FRAMES] = (part - 1) * MIN_FRAMES - 1
     path = _viterbi(scores, first, skip_from, start_skip=bool(optional[0]))
     labels = state_viseme[path].astype(np.uint8)
-    chosen = scores[np.arange(len(path)), path] - scores[:, :].mean(axis=1)
+    chosen = scores[np.arange(len(path)), path] - scores.mean(axis=1)
     return Alignment(labels, float(chosen.mean()))
 
 
@@ -75,8 +77,9 @@ def _chain(words: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]
 def _viterbi(
     scores: F32, first: NDArray[np.bool_], skip_from: NDArray[np.int64], start_skip: bool
 ) -> NDArray[np.int64]:
-    """State of each frame on the best path; a state is entered from the one before, from itself where
-    it ends a part, or over a part that may be skipped."""
+    """State of each frame on the best path; a state is entered from the one before, from itself
+    where it ends a part, or over a part that may be skipped.
+    """
     frames, count = scores.shape
     last = np.roll(first, -1)
     last[-1] = True

@@ -10,11 +10,13 @@ A work folder caches both steps, so that an interrupted training continues where
 
 from __future__ import annotations
 
+import csv
 import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +27,21 @@ from numpy.typing import NDArray
 from vasa3d.audio.features import HOP, log_mel
 from vasa3d.audio.textgrid import Interval, parse_textgrid, phone_tier
 from vasa3d.errors import InputError
-from vasa3d.motion.speech import VISEME_INDEX
+from vasa3d.motion.speech import VISEME_INDEX, VISEMES
 from vasa3d.training import speech_augment as augment
 from vasa3d.training import speech_voices as voices
 from vasa3d.training.phones import MASKED, arpabet_parts, to_frames
+from vasa3d.training.speech_align import align
 from vasa3d.types import F32, SAMPLE_RATE
 
 Labels = NDArray[np.uint8]
 _SESSION_SECONDS = 30.0
 _QUIET_DB = 36.0
+_MIN_ALIGNMENT = 2.2
+_MIN_BELIEF = -4.0
+_CSS10_LANGUAGES = {
+    "fr": "fr-fr", "es": "es", "ru": "ru", "nl": "nl", "de": "de", "hu": "hu", "fi": "fi", "el": "el", "it": "it",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,9 +63,9 @@ class CorpusConfig:
     festival_minutes: float = 10.0
     festival_foreign_minutes: float = 16.0
     copies: int = 3
-    real_copies: int = 10
+    real_copies: int = 7
     silence_sessions: int = 100
-    validation_takes: int = 14
+    validation_takes: int = 16
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def cached_takes(path: Path, make: Iterable[tuple[F32, Labels]]) -> Takes:
 
 def _save(path: Path, **arrays: np.ndarray) -> None:
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)
+    np.savez(partial, **arrays)  # type: ignore[arg-type]
     partial.replace(path)
 
 
@@ -118,7 +126,7 @@ def _labelled(takes: Iterable[voices.Take]) -> Iterator[tuple[F32, Labels]]:
 
 
 def generated_takes(
-    sentences: list[str], work: Path, config: CorpusConfig, seed: int
+    texts: list[str], work: Path, config: CorpusConfig, seed: int
 ) -> dict[str, Takes]:
     """All generated speech by source; cached in ``work``.
 
@@ -131,16 +139,14 @@ def generated_takes(
     english = tuple(v for v in voices.ESPEAK_LATIN if v.startswith("en"))
     rng = {name: seed_of(name, seed) for name in ("ee", "ef", "fl", "fe", "ff")}
     makers = {
-        "espeak": voices.espeak_takes(sentences, config.english_minutes, english, rng["ee"]),
-        "espeak_foreign": voices.espeak_takes(
-            sentences, config.foreign_minutes, foreign, rng["ef"]
-        ),
-        "flite": voices.flite_takes(sentences, config.flite_minutes, work, rng["fl"]),
+        "espeak": voices.espeak_takes(texts, config.english_minutes, english, rng["ee"]),
+        "espeak_foreign": voices.espeak_takes(texts, config.foreign_minutes, foreign, rng["ef"]),
+        "flite": voices.flite_takes(texts, config.flite_minutes, work, rng["fl"]),
         "festival": voices.festival_takes(
-            sentences, config.festival_minutes, voices.FESTIVAL_ENGLISH, work, rng["fe"]
+            texts, config.festival_minutes, voices.FESTIVAL_ENGLISH, work, rng["fe"]
         ),
         "festival_foreign": voices.festival_takes(
-            sentences, config.festival_foreign_minutes, voices.FESTIVAL_OTHER, work, rng["ff"]
+            texts, config.festival_foreign_minutes, voices.FESTIVAL_OTHER, work, rng["ff"]
         ),
     }
     return {
@@ -166,38 +172,106 @@ def _grids(data_dir: Path) -> dict[str, dict[str, list[Interval]]]:
     return grids
 
 
-def real_material(
-    data_dir: Path, work: Path, config: CorpusConfig, seed: int
-) -> tuple[Takes, Takes, list[str]]:
-    """Real aligned speech and the sentences for the engines to read.
+@dataclass(frozen=True)
+class Recording:
+    """Real speech with known words and unknown times.
 
-    The ``.flac`` files beside their TextGrids are the test set: neither their sound nor their
-        text is used.
-
-    Returns:
-        Takes to train on, takes to validate on, sentences.
+    Attributes:
+        name: File it came from.
+        samples: (S,) float32 at 16 kHz.
+        words: Visemes of each word.
     """
-    folder = data_dir / "speech" / "ljspeech"
-    test = {path.stem for path in folder.glob("*.flac")}
-    recordings = [p for p in sorted(folder.glob("*.ogg")) if p.stem not in test]
-    train_path, valid_path = work / "takes_real.npz", work / "takes_validation.npz"
-    text_path = work / "sentences.txt"
-    if not (train_path.is_file() and valid_path.is_file() and text_path.is_file()):
-        grids = _grids(data_dir)
-        order = seed_of("validation", seed).permutation(len(recordings))
-        made = [_real_take(recordings[i], grids[recordings[i].stem]) for i in order]
-        lines = _sentences({name: grid for name, grid in grids.items() if name not in test}, seed)
-        text_path.write_text("\n".join(lines), encoding="utf-8")
-        cached_takes(valid_path, made[: config.validation_takes])
-        cached_takes(train_path, made[config.validation_takes :])
-    sentences = text_path.read_text(encoding="utf-8").splitlines()
-    return cached_takes(train_path, ()), cached_takes(valid_path, ()), sentences
+
+    name: str
+    samples: F32
+    words: list[list[int]]
 
 
-def _real_take(path: Path, grid: dict[str, list[Interval]]) -> tuple[F32, Labels]:
+def sentences(data_dir: Path, work: Path, seed: int) -> list[str]:
+    """Texts for the engines to read, from the word tiers of LJ Speech; none of a test sentence. Cached."""
+    path = work / "sentences.txt"
+    if not path.is_file():
+        test = {p.stem for p in (data_dir / "speech" / "ljspeech").glob("*.flac")}
+        grids = {name: grid for name, grid in _grids(data_dir).items() if name not in test}
+        path.write_text("\n".join(_sentences(grids, seed)), encoding="utf-8")
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def recordings(data_dir: Path) -> list[Recording]:
+    """Real readings with their text: the LJ Speech texts by another reader (ogg), LibriVox and CSS10 clips.
+
+    The ``.flac`` files of ``speech/ljspeech`` are the test set: neither they nor their texts are read.
+    """
+    folder = data_dir / "speech"
+    test = {path.stem for path in (folder / "ljspeech").glob("*.flac")}
+    grids = _grids(data_dir)
+    found = [
+        Recording(path.name, _read(path), grid_words(grids[path.stem]))
+        for path in sorted((folder / "ljspeech").glob("*.ogg"))
+        if path.stem not in test and path.stem in grids
+    ]
+    for path, language, text in _transcripts(folder):
+        words = voices.words_of(text, language)
+        if words:
+            found.append(Recording(path.name, _read(path), words))
+    return found
+
+
+def _transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Sound, espeak-ng language and text of the other readings."""
+    for path in sorted((folder / "librivox").glob("*.mp3")):
+        text = path.with_suffix(".txt").read_text(encoding="utf-8")
+        language = path.stem if path.stem in ("de", "es") else "en-us"
+        lines = [line.rsplit("|", 1)[-1] for line in text.splitlines()]
+        yield path, language, " ".join(line for line in lines if len(line) > 2)
+    table = folder / "css10" / "transcripts.csv"
+    if table.is_file():
+        for row in csv.DictReader(table.open(encoding="utf-8")):
+            path = (folder / "css10" / row["file"]).with_suffix(".flac")
+            if path.is_file() and row["lang"] in _CSS10_LANGUAGES:
+                yield path, _CSS10_LANGUAGES[row["lang"]], row["text"]
+
+
+def _read(path: Path) -> F32:
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    sound = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE).astype(np.float32)
-    return sound, grid_labels(phone_tier(grid), sound)
+    return soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE).astype(np.float32)
+
+
+def grid_words(grid: dict[str, list[Interval]]) -> list[list[int]]:
+    """Visemes of each word of a TextGrid, without its times."""
+    sounds = phone_tier(grid)
+    words = []
+    for word in grid["words"]:
+        inside = [p for p in sounds if word.start - 1e-3 <= p.start < word.end - 1e-3]
+        parts = [part for p in inside for part in arpabet_parts(p.label) or ()]
+        visemes = [VISEME_INDEX[viseme] for viseme, _ in parts if viseme != "sil"]
+        if word.label.strip() and visemes:
+            words.append(visemes)
+    return words
+
+
+def aligned_takes(
+    found: list[Recording], posteriors: Callable[[F32], F32]
+) -> list[tuple[F32, Labels]]:
+    """Recordings with labels from a network's log posteriors; those that do not fit their text are left out.
+
+    Sounds in which the network does not believe at all are masked.
+    """
+    priors = np.full(len(VISEMES), -np.log(len(VISEMES)), np.float32)
+    takes = []
+    for recording in found:
+        log_posteriors = posteriors(recording.samples)
+        outcome = align(log_posteriors, priors, recording.words)
+        if outcome is None or outcome.score < _MIN_ALIGNMENT:
+            continue
+        labels = outcome.labels.copy()
+        belief = log_posteriors[np.arange(len(labels)), labels]
+        edges = np.flatnonzero(np.diff(labels.astype(int), prepend=-1, append=-1))
+        for start, end in pairwise(edges):
+            if belief[start:end].mean() < _MIN_BELIEF:
+                labels[start:end] = MASKED
+        takes.append((recording.samples, labels))
+    return takes
 
 
 def grid_labels(phones: list[Interval], samples: F32) -> Labels:

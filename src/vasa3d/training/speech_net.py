@@ -62,8 +62,7 @@ class SpeechNet(nn.Module):
         """Weights for ``motion.speech.weights_from_tensors``, and the layers as JSON."""
         out: dict[str, Tensor] = {}
         for i, conv in enumerate(self.convolutions):
-            weight = conv.weight.detach()
-            assert isinstance(weight, Tensor)
+            weight: Tensor = conv.weight.detach()  # type: ignore[operator]
             out[f"layer{i}.kernel"] = weight.permute(2, 1, 0).reshape(-1, weight.shape[0])
             out[f"layer{i}.bias"] = conv.bias  # type: ignore[assignment]
         for i, mix in enumerate(self.mixes, start=1):

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ import soundfile
 import soxr
 
 from vasa3d.errors import MissingError
+from vasa3d.motion.speech import VISEME_INDEX
 from vasa3d.training.phones import Segment, arpabet_parts, ipa_parts, sampa_parts
 from vasa3d.types import F32, SAMPLE_RATE
 
@@ -184,11 +186,29 @@ def _closure_start(wave: F32, rate: int, previous: float, start: float) -> float
     return start - count * step / rate
 
 
+@cache
+def espeak() -> Espeak:
+    """The process's one engine."""
+    return Espeak()
+
+
+def words_of(text: str, language: str) -> list[list[int]]:
+    """Visemes of each word as espeak-ng pronounces it alone."""
+    words = []
+    for word in re.findall(r"\w+(?:['’]\w+)*", text):
+        take = espeak().say(word, language, 175, 50, 50)
+        parts = [part for _, _, p in take.segments for part in p or ()] if take else []
+        visemes = [VISEME_INDEX[viseme] for viseme, _ in parts if viseme != "sil"]
+        if visemes:
+            words.append(visemes)
+    return words
+
+
 def espeak_takes(
     sentences: list[str], minutes: float, languages: tuple[str, ...], rng: np.random.Generator
 ) -> Iterator[Take]:
     """Takes of random languages, voices, speeds and pitches until ``minutes`` are full."""
-    engine, seconds = Espeak(), 0.0
+    engine, seconds = espeak(), 0.0
     while seconds < minutes * 60.0:
         language = str(rng.choice(languages))
         text = _foreign_text(language, rng) or str(rng.choice(sentences))
