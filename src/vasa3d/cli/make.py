@@ -28,6 +28,8 @@ from vasa3d.cli.options import (
     parse_emotion,
     parse_gaze,
 )
+from vasa3d.errors import AvatarFileError, ImageError, InputError, OutputError
+from vasa3d.files import input_file, output_path
 
 if TYPE_CHECKING:
     from vasa3d.avatar.avatar import Avatar
@@ -88,9 +90,10 @@ def talk(
 
     shot = Shot(default_output(output, portrait, ".mp4"), camera, size, background, distance, force)
     reporter = Reporter(as_json)
+    input_file(portrait, "an image", ImageError)
     check_shot(shot, fps)
-    controls = motion_controls(emotion, gaze)
     clip = load_audio(audio)
+    controls = motion_controls(emotion, gaze)
     avatar, report = make_avatar(reporter, portrait, face, quality, seed)
     latents = speak_clip(reporter, clip, fps, seed, controls)
     result = film(reporter, avatar, latents, shot, audio)
@@ -115,9 +118,8 @@ def create(
       vasa3d create portrait.jpg
       vasa3d create group.jpg -o second.vasa3d --face 1 --json
     """
-    from vasa3d.files import output_path
-
     reporter = Reporter(as_json)
+    input_file(portrait, "an image", ImageError)
     target = output_path(default_output(output, portrait, ".vasa3d"), force)
     avatar, report = make_avatar(reporter, portrait, face, quality, seed)
     avatar.save(target, force=force)
@@ -159,9 +161,10 @@ def animate(
 
     shot = Shot(default_output(output, avatar, ".mp4"), camera, size, background, distance, force)
     reporter = Reporter(as_json)
+    input_file(avatar, "an avatar", AvatarFileError)
     check_shot(shot, fps)
-    controls = motion_controls(emotion, gaze)
     clip = load_audio(audio)
+    controls = motion_controls(emotion, gaze)
     person = Avatar.load(avatar)
     latents = speak_clip(reporter, clip, fps, seed, controls)
     result = film(reporter, person, latents, shot, audio)
@@ -189,8 +192,6 @@ def motion(
       vasa3d motion speech.wav -o speech.npz --fps 60 --emotion surprised:0.5
     """
     from vasa3d.audio.clips import load_audio
-    from vasa3d.errors import OutputError
-    from vasa3d.files import output_path
     from vasa3d.motion.formats import write_motion
 
     reporter = Reporter(as_json)
@@ -237,6 +238,7 @@ def render(
 
     shot = Shot(default_output(output, avatar, ".mp4"), camera, size, background, distance, force)
     reporter = Reporter(as_json)
+    input_file(avatar, "an avatar", AvatarFileError)
     latents = read_motion(motion)
     check_shot(shot, latents.fps)
     if audio is not None:
@@ -247,7 +249,6 @@ def render(
 
 def check_shot(shot: Shot, fps: float) -> None:
     """Refuse what cannot be filmed before any work is done."""
-    from vasa3d.errors import InputError
     from vasa3d.video import check_rate, check_video_path
 
     if not MIN_DISTANCE <= shot.distance <= MAX_DISTANCE:
