@@ -278,7 +278,8 @@ def test_native_chatter_stays_off_the_screen() -> None:
 def test_doctor_tells_what_is_missing(monkeypatch, capsys) -> None:
     from vasa3d.cli import doctor
 
-    monkeypatch.setitem(doctor.PACKAGES, "numba", "no_such_module")
+    monkeypatch.setitem(doctor.MODULES, "numba", "no_such_module")
+    monkeypatch.setattr(doctor, "requirements", lambda: ["av", "numba"])
     monkeypatch.setattr(doctor, "ASSETS", ("head", "no_such_asset"))
     assert main(["doctor", "--json"]) == 2
     result = json.loads(capsys.readouterr().out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -17,21 +18,12 @@ from vasa3d import __version__
 from vasa3d.cli.console import Reporter
 from vasa3d.cli.options import AsJson
 
-# Distribution -> module to import, for what the product cannot do without.
-PACKAGES = {
-    "av": "av",
-    "mediapipe": "mediapipe",
-    "numba": "numba",
-    "numpy": "numpy",
+MODULES = {
     "pillow": "PIL.Image",
     "pillow-heif": "pillow_heif",
-    "safetensors": "safetensors",
     "scikit-image": "skimage",
-    "scipy": "scipy",
-    "soundfile": "soundfile",
-    "soxr": "soxr",
-    "torch": "torch",
 }
+"""Modules of the distributions that are not imported by their own names."""
 ENCODERS = {"libx264": "mp4 and mov", "aac": "sound in videos", "prores_ks": "transparent mov"}
 ASSETS = ("head", "speech")
 VOICES = ("espeak-ng", "flite", "festival")
@@ -66,7 +58,13 @@ def doctor(as_json: AsJson = False) -> None:
       vasa3d doctor --json
     """
     reporter = Reporter(as_json)
-    checks = [_python(), *map(_package, PACKAGES), *map(_asset, ASSETS), *_encoders(), *_extras()]
+    checks = [
+        _python(),
+        *map(_package, requirements()),
+        *map(_asset, ASSETS),
+        *_encoders(),
+        *_extras(),
+    ]
     broken = [check for check in checks if check.needed and not check.ok]
     runs = _what_runs({check.name for check in checks if not check.ok})
     result = {
@@ -81,6 +79,17 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(2)
 
 
+def requirements() -> list[str]:
+    """Names of the distributions that this package asks for, without those of its extras."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = requires("vasa3d") or []
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return sorted(MODULES)
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
+
+
 def _python() -> Check:
     version = platform.python_version()
     ok = (3, 10) <= sys.version_info[:2] <= (3, 12)
@@ -91,7 +100,7 @@ def _package(name: str) -> Check:
     from importlib.metadata import version
 
     try:
-        importlib.import_module(PACKAGES[name])
+        importlib.import_module(MODULES.get(name, name))
         return Check(name, True, version(name))
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
@@ -140,7 +149,7 @@ def _what_runs(missing: set[str]) -> dict[str, bool]:
     """Command -> whether everything that it uses is there."""
     sound = {"python", "numpy", "av", "soxr", "scipy", "safetensors", "asset speech"}
     drawing = {"python", "numpy", "numba", "safetensors", "asset head", "av", "encoder libx264"}
-    photo = {"mediapipe", "pillow", "pillow-heif", "scikit-image", "torch", "scipy"}
+    photo = {"mediapipe", "pillow", "pillow-heif", "pymatting", "torch", "scipy"}
     uses = {
         "create": drawing | photo,
         "talk": drawing | photo | sound,
