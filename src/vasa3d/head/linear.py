@@ -9,7 +9,7 @@ Terms and guards mend what plain blendshapes get wrong at the lids. With a, b tw
                           any identity meet when the template's do
     guard:                lids never cut into the eyeball (``guards``)
 
-Pose correctives follow SMPL (Loper et al. 2015, section 3): P vec(R_j - I) over all joints but the root.
+Pose correctives follow SMPL (Loper et al. 2015, section 3): P vec(R_j - I) over all joints.
 Symbols: V, I, E, J as in ``model``; metres.
 """
 
@@ -79,7 +79,7 @@ class LinearHeadData:
         joints_identity: (I, J, 3) float32 how identity moves them.
         weights: (V, J) float32.
         regions: Name -> (V,) bool.
-        pose: (9 (J - 1), V, 3) float32 pose correctives, or None.
+        pose: (9 J, V, 3) float32 pose correctives, or None.
         terms: Corrective shapes.
         closures: Lid closures.
         guards: Eyeballs that lids rest on.
@@ -155,7 +155,7 @@ class LinearHead(HeadModel):
         rotations = rotation_matrices(joints)
         if t.pose is not None:
             eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
-            feature = (rotations[:, 1:] - eye).flatten(1)
+            feature = (rotations - eye).flatten(1)
             moved = moved + torch.einsum("bp,pvc->bvc", feature, t.pose)
         positions = t.joints + torch.einsum("i,ijc->jc", identity, t.joints_identity)
         for guard in t.guards:

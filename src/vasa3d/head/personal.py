@@ -63,7 +63,7 @@ class LinearPersonalHead(PersonalHead):
         shapes: Expression shapes, then one shape for each row of ``products``.
         products: (P, 2) int32 which coefficients drive each further shape.
         guards: Eyeballs that lids rest on, each with this person's growth.
-        pose: (9 (J - 1), V, 3) pose correctives, or None.
+        pose: (9 J, V, 3) pose correctives, or None.
     """
 
     def __init__(
@@ -161,18 +161,15 @@ def _add_shapes(
 
 @njit(cache=True)
 def _turns(joints):  # pragma: no cover - compiled
-    """(9 (J - 1),) entries of R_j - I of all joints but the root, row by row."""
-    feature = np.empty(9 * (len(joints) - 1), np.float32)
-    zeros = np.zeros((1, 3), np.float32)
-    root = np.full(1, -1, np.int32)
-    still = np.zeros(3, np.float32)
-    turn = np.empty((1, 4, 4), np.float32)
-    for j in range(1, len(joints)):
-        joint_chain(joints[j : j + 1], zeros, root, still, turn)
-        for i in range(3):
-            for k in range(3):
-                entry = turn[0, i, k] - (1.0 if i == k else 0.0)
-                feature[9 * (j - 1) + 3 * i + k] = entry
+    """(9 J,) entries of R_j - I, joint by joint and row by row."""
+    feature = np.empty(9 * len(joints), np.float32)
+    for j in range(len(joints)):
+        for k in range(3):
+            basis = np.zeros(3, np.float32)
+            basis[k] = 1.0
+            column = _turned(joints[j], basis)
+            for i in range(3):
+                feature[9 * j + 3 * i + k] = column[i] - basis[i]
     return feature
 
 

@@ -102,7 +102,8 @@ def embed_landmarks(
         places[468:].astype(np.float32), data.template, data.faces[ball]
     )
     face[468:], bary[468:] = ball[on_ball], bary_ball
-    return face, bary
+    bary = np.clip(bary, 0.0, 1.0)
+    return face, bary / bary.sum(axis=1, keepdims=True)
 
 
 def _cast(data: LinearHeadData, code: F64, turn: F64) -> tuple[F64, F64]:

@@ -75,9 +75,9 @@ def skin_weights(source: HeadSource, eyes: Eyes, shapes: Shapes) -> NDArray[np.f
     """(V, 5) smooth weights of root, neck, head and both eyes."""
     points = source.neutral
     height = points[:, 1] + _NECK_SLOPE * points[:, 2]
-    to_head = _smoothstep(height, -0.105, -0.045)
+    to_head = _smoothstep(height, -0.112, -0.042)
     low = height - 0.5 * np.maximum(np.abs(points[:, 0]) - 0.06, 0.0)
-    to_neck = _smoothstep(low, -0.155, -0.10)
+    to_neck = _smoothstep(low, -0.165, -0.098)
     inner = np.arange(len(points)) >= PARTS["socket"][0]
     to_head[inner], to_neck[inner] = 1.0, 1.0
     weights = np.zeros((len(shapes.source), 5))
@@ -85,7 +85,7 @@ def skin_weights(source: HeadSource, eyes: Eyes, shapes: Shapes) -> NDArray[np.f
     index = shapes.source[own]
     weights[own, 2] = to_head[index]
     weights[own, 1] = (1.0 - to_head[index]) * to_neck[index]
-    weights[own, 0] = 1.0 - weights[own, 1] - weights[own, 2]
+    weights[own, 0] = np.maximum(1.0 - weights[own, 1] - weights[own, 2], 0.0)
     half = len(eyes.ring) // 2
     weights[(shapes.eye >= 0) & (shapes.eye < half), 3] = 1.0
     weights[shapes.eye >= half, 4] = 1.0
