@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,9 @@ from vasa3d.types import (
     MotionLatents,
     check_array,
 )
+
+MAX_BACKGROUND_SIDE = 2048
+"""Largest side of the picture of the scene behind the person."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,21 @@ class Avatar:
 
     @cached_property
     def background(self) -> U8:
-        """(B, B, 3) uint8 scene behind the person; its middle lies behind the framing."""
-        with Image.open(io.BytesIO(self.background_bytes.tobytes())) as image:
-            return np.asarray(image.convert("RGB"))
+        """(B, B, 3) uint8 scene behind the person; its middle lies behind the framing.
+
+        Raises:
+            ValueError: The bytes are no square WebP picture of at most ``MAX_BACKGROUND_SIDE`` pixels a side.
+        """
+        data = self.background_bytes.tobytes()
+        side = _webp_side(data)
+        try:
+            with Image.open(io.BytesIO(data), formats=("WEBP",)) as image:
+                picture = np.asarray(image.convert("RGB"))
+        except Exception as error:  # decoders raise every kind of error on damaged pictures
+            raise ValueError("the background is a damaged picture") from error
+        if picture.shape != (side, side, 3):
+            raise ValueError("the background is a damaged picture")
+        return picture
 
     def pose(self, latents: MotionLatents, frame: int = 0) -> GaussianCloud:
         """Gaussians of one frame of motion, in world space.
@@ -172,6 +188,16 @@ class Avatar:
         from vasa3d.avatar.file import read_avatar
 
         return read_avatar(Path(path))
+
+
+def _webp_side(data: bytes) -> int:
+    """Side of a plain lossy WebP picture, read before a decoder makes room for its pixels."""
+    if len(data) < 30 or data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8 ":
+        raise ValueError("the background is no plain WebP picture")
+    width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
+    if width != height or not 1 <= width <= MAX_BACKGROUND_SIDE:
+        raise ValueError(f"the background picture has {width}x{height} pixels")
+    return width
 
 
 def canonical_vertices(person: PersonalHead) -> F32:

@@ -1,7 +1,7 @@
 """The ``.vasa3d`` file: safetensors with a JSON header, quantised; layout in ``docs/formats.md``.
 
 Nothing in a file is trusted: sizes are bounded before anything is allocated, every tensor's dtype and shape is checked
-against the others, and values are dequantised into their legal range.
+against the others, values are dequantised into their legal range, and the background is decoded once on loading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VasResidual
 from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.errors import AvatarFileError
-from vasa3d.files import atomic_file
+from vasa3d.files import atomic_file, input_file
 from vasa3d.types import NUM_CHANNELS, Camera, check_array
 from vasa3d.weights import sha256
 
@@ -28,7 +28,11 @@ FORMAT_VERSION = 1
 MAX_FILE_BYTES = 32_000_000
 MAX_GAUSSIANS = 400_000
 MAX_BACKGROUND_BYTES = 4_000_000
+MAX_CAMERA_SIDE = 4096
 _MAX_HEADER_BYTES = 1_000_000
+_MAX_IDENTITY = 30.0
+_MAX_EYE_TURN = 1.6
+_MAX_METRES = 100.0
 _SCALE_RANGE = (1e-6, 0.3)
 """Scales are stored as logarithms between these many metres."""
 
@@ -56,19 +60,43 @@ def write_avatar(avatar: Avatar, path: Path, *, force: bool = False) -> None:
 
 def read_avatar(path: Path) -> Avatar:
     """Read and check an avatar file."""
+    path = input_file(path, "an avatar", AvatarFileError)
     header, tensors = _open(path)
     try:
-        camera = header["camera"]
-        view = Camera(
-            np.array(camera["viewmat"], np.float32),
-            np.array(camera["K"], np.float32),
-            int(camera["size"][0]),
-            int(camera["size"][1]),
-        )
-        provenance = dict(header.get("provenance", {}))
-        return decode(tensors, view, provenance)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        raise _damaged(path, str(error)) from error
+        if header.get("head_sha256") != sha256("head"):
+            raise AvatarFileError(
+                f"{path} was made with another version of the head model.",
+                hint="make the avatar again with vasa3d create",
+            )
+        avatar = decode(tensors, _camera(header["camera"]), dict(header.get("provenance", {})))
+        _ = avatar.background
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    return avatar
+
+
+def _camera(header: Any) -> Camera:
+    """The camera of a header; ``ValueError`` when it could not have taken the photo."""
+    width, height = (int(side) for side in header["size"])
+    if width != height or not 1 <= width <= MAX_CAMERA_SIDE:
+        raise ValueError(f"a camera of {width}x{height} pixels")
+    camera = Camera(
+        np.array(header["viewmat"], np.float32), np.array(header["K"], np.float32), width, height
+    )
+    rotation = camera.viewmat[:3, :3].astype(np.float64)
+    rigid = (
+        np.abs(rotation @ rotation.T - np.eye(3)).max() < 1e-3
+        and np.linalg.det(rotation) > 0.0
+        and np.abs(camera.viewmat[:3, 3]).max() < _MAX_METRES
+        and (camera.viewmat[3] == (0.0, 0.0, 0.0, 1.0)).all()
+    )
+    k = camera.K
+    pinhole = (
+        (np.diag(k)[:2] > 0.0).all() and np.abs(k).max() < 1e6 and (k[2] == (0.0, 0.0, 1.0)).all()
+    )
+    if not (rigid and pinhole):
+        raise ValueError("the camera is no pinhole camera")
+    return camera
 
 
 def encode(avatar: Avatar) -> Tensors:
@@ -79,6 +107,8 @@ def encode(avatar: Avatar) -> Tensors:
     log_low, log_high = np.log(_SCALE_RANGE)
     log_unit = (np.log(np.clip(g.scales, *_SCALE_RANGE)) - log_low) / (log_high - log_low)
     reach = max(float(np.abs(avatar.offsets).max()), 1e-6)
+    # Rounding the running sums keeps every row's total, so that a loaded avatar is saved unchanged.
+    weights = np.round(np.cumsum(g.layer_weights, axis=1) * 255)
     return {
         "identity": avatar.identity,
         "offsets": np.round(avatar.offsets / reach * 32767).astype(np.int16),
@@ -93,7 +123,7 @@ def encode(avatar: Avatar) -> Tensors:
         "opacities": np.round(np.clip(g.opacities, 0, 1) * 255).astype(np.uint8),
         "colors": np.round(np.clip(g.colors, 0, 1) * 255).astype(np.uint8),
         "triangles": g.triangles.astype(np.int32),
-        "layer_weights": np.round(g.layer_weights * 255).astype(np.uint8),
+        "layer_weights": np.diff(weights, axis=1, prepend=0).astype(np.uint8),
         "vas_modes": avatar.vas.modes.astype(np.float16),
         "vas_mixing": avatar.vas.mixing,
         "background": avatar.background_bytes,
@@ -101,13 +131,13 @@ def encode(avatar: Avatar) -> Tensors:
 
 
 def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avatar:
-    """An avatar from its tensors; ``ValueError`` or ``KeyError`` when they do not fit each other."""
-    count = len(tensors["means"])
+    """An avatar from its tensors; ``ValueError`` when they do not fit each other."""
+    count = len(_get(tensors, "means"))
     if not 1 <= count <= MAX_GAUSSIANS:
         raise ValueError(f"{count} Gaussians, expected 1 to {MAX_GAUSSIANS}")
     bounds = _tensor(tensors, "means_range", (2, 3), np.float32)
-    if not (np.abs(bounds) < 100.0).all():
-        raise ValueError("positions beyond 100 m")
+    if not (np.abs(bounds) < _MAX_METRES).all():
+        raise ValueError(f"positions beyond {_MAX_METRES:.0f} m")
     unit = _tensor(tensors, "means", (count, 3), np.uint16).astype(np.float32) / 65535
     quats = _tensor(tensors, "quats", (count, 4), np.int8).astype(np.float32)
     norm = np.linalg.norm(quats, axis=1, keepdims=True)
@@ -129,6 +159,10 @@ def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avat
     background = _tensor(tensors, "background", (None,), np.uint8)
     if len(background) > MAX_BACKGROUND_BYTES:
         raise ValueError("the background picture is too large")
+    identity = _tensor(tensors, "identity", (None,), np.float32)
+    eyes = _tensor(tensors, "photo_eyes", (2, 3), np.float32)
+    if np.abs(identity).max(initial=0.0) > _MAX_IDENTITY or np.abs(eyes).max() > _MAX_EYE_TURN:
+        raise ValueError("no such head")
     gaussians = Gaussians(
         means=bounds[0] + unit * (bounds[1] - bounds[0]),
         quats=quats / norm,
@@ -140,12 +174,14 @@ def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avat
     )
     vas_shape = (None, count, VAS_ATTRIBUTES)
     return Avatar(
-        identity=_tensor(tensors, "identity", (None,), np.float32),
+        identity=identity,
         offsets=_tensor(tensors, "offsets", (None, 3), np.int16).astype(np.float32)
         * (reach / 32767),
         mood=np.clip(_tensor(tensors, "mood", (NUM_CHANNELS,), np.float32), 0, 0.95),
-        photo_expression=_tensor(tensors, "photo_expression", (NUM_CHANNELS,), np.float32),
-        photo_eyes=_tensor(tensors, "photo_eyes", (2, 3), np.float32),
+        photo_expression=np.clip(
+            _tensor(tensors, "photo_expression", (NUM_CHANNELS,), np.float32), 0, 1
+        ),
+        photo_eyes=eyes,
         camera=camera,
         gaussians=gaussians,
         vas=VasResidual(
@@ -159,23 +195,17 @@ def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avat
 
 def _open(path: Path) -> tuple[dict[str, Any], Tensors]:
     try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise AvatarFileError(f"{path} is a folder.", hint="name a .vasa3d file")
-        if size > MAX_FILE_BYTES:
-            raise AvatarFileError(
-                f"{path} is too large for an avatar ({size / 1e6:.0f} MB).",
-                hint="name a .vasa3d file made by vasa3d create",
-            )
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise AvatarFileError(
-            f"{path} does not exist.", hint="make an avatar with vasa3d create PHOTO -o ME.vasa3d"
-        ) from error
+        with path.open("rb") as handle:
+            data = handle.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise AvatarFileError(
             f"{path} cannot be read: {error.strerror}.", hint="check the path and its permissions"
         ) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise AvatarFileError(
+            f"{path} is too large for an avatar (more than {MAX_FILE_BYTES // 1_000_000} MB).",
+            hint="name a .vasa3d file made by vasa3d create",
+        )
     try:
         (length,) = struct.unpack("<Q", data[:8])
         if length > min(_MAX_HEADER_BYTES, len(data)):
@@ -185,11 +215,12 @@ def _open(path: Path) -> tuple[dict[str, Any], Tensors]:
             raise ValueError("no avatar header")
         header = json.loads(text)
         version = header["version"]
-        if header["format"] != "vasa3d-avatar" or not isinstance(version, int):
+        known = header["format"] == "vasa3d-avatar" and type(version) is int and version >= 1
+        if not known:
             raise ValueError("no avatar header")
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AvatarFileError(
-            f"{path} is not an avatar file ({error}).",
+            f"{path} is not an avatar file ({_reason(error)}).",
             hint="name a .vasa3d file made by vasa3d create",
         ) from error
     if version > FORMAT_VERSION:
@@ -200,16 +231,28 @@ def _open(path: Path) -> tuple[dict[str, Any], Tensors]:
     try:
         return header, load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, why: str) -> AvatarFileError:
+def _damaged(path: Path, error: Exception) -> AvatarFileError:
     return AvatarFileError(
-        f"{path} is damaged: {why}.", hint="make the avatar again with vasa3d create"
+        f"{path} is damaged: {_reason(error)}.", hint="make the avatar again with vasa3d create"
     )
 
 
+def _reason(error: Exception) -> str:
+    """What went wrong in one short line, whatever the file made the error say."""
+    text = " ".join(str(error).split())[:120]
+    return "".join(c for c in text if c.isprintable()).rstrip(".") or type(error).__name__
+
+
+def _get(tensors: Tensors, name: str) -> np.ndarray:
+    if name not in tensors:
+        raise ValueError(f"{name} is missing")
+    return tensors[name]
+
+
 def _tensor(tensors: Tensors, name: str, shape: tuple[int | None, ...], dtype: Any) -> np.ndarray:
-    value = tensors[name]
+    value = _get(tensors, name)
     check_array(name, value, shape, dtype)
     return value
