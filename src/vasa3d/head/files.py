@@ -94,7 +94,8 @@ def _read_npy(handle: Any, member: zipfile.ZipInfo) -> NDArray[Any]:
     count = int(np.prod(shape, dtype=object)) if shape else 1
     if kind.hasobject or count * kind.itemsize > member.file_size:
         raise InputError(f"{member.filename} in the archive is not a plain array.", hint=_HINT)
-    flat = np.frombuffer(handle.read(count * kind.itemsize), kind, count=count)
+    raw = bytearray(handle.read(count * kind.itemsize))
+    flat = np.frombuffer(raw, kind, count=count)
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
