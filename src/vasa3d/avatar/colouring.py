@@ -24,6 +24,7 @@ _MOUTH_COLORS = {
     "gumsLower": (0.62, 0.35, 0.33), "tongue": (0.66, 0.36, 0.34), "mouthCavity": (0.22, 0.08, 0.07),
 }  # fmt: skip
 """Usual sRGB colours in good light."""
+_EYE_SURROUND_METRES = 0.026
 _USUAL_SKIN_LIGHT = 0.72
 """Brightest channel of well-lit fair skin."""
 
@@ -97,11 +98,27 @@ def skin_colors(
     sampled = read_pixels(soft, pixels)
     trust = read_pixels(trusted, pixels)
     weight = np.where(visible, facing**2 * trust**2, 0.0)
+    weight *= _clear_of_lashes(head, vertices, sampled, weight > 0)
     mirrored = head.mirror
     share = np.clip(1.0 - weight / 0.15, 0.0, 1.0) * 0.25
     borrowed = share * weight[mirrored]
     target = sampled * weight[:, None] + sampled[mirrored] * borrowed[:, None]
     return _diffuse(head, vertices, target, weight + borrowed)
+
+
+def _clear_of_lashes(
+    head: ArkitHead, vertices: F32, sampled: np.ndarray, visible: np.ndarray
+) -> np.ndarray:
+    """(V,) trust in photo colours around the eyes: lashes, brows and creases are darker than the lids they would tint."""
+    trust = np.ones(len(vertices), np.float32)
+    brightness = sampled.sum(1)
+    for side in ("Left", "Right"):
+        center = vertices[head.regions[f"eye{side}"]].mean(0)
+        near = np.linalg.norm(vertices - center, axis=1) < _EYE_SURROUND_METRES
+        if (near & visible).any():
+            usual = np.percentile(brightness[near & visible], 60)
+            trust[near] = np.clip((brightness[near] / max(usual, 1e-3) - 0.6) / 0.25, 0.02, 1.0)
+    return trust
 
 
 def _diffuse(head: ArkitHead, vertices: F32, target: np.ndarray, weight: np.ndarray) -> F32:

@@ -26,7 +26,6 @@ from vasa3d.avatar.sampling import (
     Cells,
     cut_cells,
     disc_covariances,
-    grid_cells,
     read_pixels,
     slanted_footprints,
 )
@@ -46,15 +45,17 @@ from vasa3d.portrait.inpainting import fill_holes
 from vasa3d.types import F32, I32, Camera
 
 _SPACING_METRES = {
-    "face": 2.8e-3, "ears": 2.2e-3, "neck": 4e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
+    "face": 3e-3, "ears": 2.4e-3, "neck": 4e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
     "lidUpperLeft": 0.6e-3, "lidUpperRight": 0.6e-3, "lidLowerLeft": 0.8e-3, "lidLowerRight": 0.8e-3,
-    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.2e-3, "teethLower": 1.5e-3,
+    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.3e-3, "teethLower": 1.6e-3,
     "tongue": 2.2e-3, "eyeLeft": 1.1e-3, "eyeRight": 1.1e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
     "eyeSockets": 4e-3,
 }  # fmt: skip
 """Distance between neighbouring Gaussians of the base coat, in canonical space."""
 _FOLDED = 2.0
-"""Skin whose area is this many times larger in canonical space than in the photo is folded away there."""
+_FOLDED_LID = 1.5
+"""Skin (and lids) whose area is this many times larger in canonical space than in the photo is folded away there."""
+_LINING_DEPTH_METRES = 0.008
 _EYES = ("eyeLeft", "eyeRight")
 _LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
 _INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
@@ -67,14 +68,14 @@ class InitConfig:
     Attributes:
         detail_budget: Cells on the face, ears and neck.
         layer_budget: Cells on hair, clothes and shoulders.
-        back_cell: Side of the cells of the back of the layer and of what lies under its front, window pixels.
+        lining_budget: Cells of the layer's back, and as many of what lies under its front.
         solve_side: Side of the picture on which the colours are solved, pixels.
         seed: Seed of the surface sampling.
     """
 
-    detail_budget: int = 14_000
+    detail_budget: int = 13_500
     layer_budget: int = 11_000
-    back_cell: int = 12
+    lining_budget: int = 3_000
     solve_side: int = 512
     seed: int = 0
 
@@ -95,7 +96,7 @@ def initialise(
     """
     scene = _Scene(analysis, head)
     surface = [scene.base_coat(config.seed), scene.detail_coat(config.detail_budget)]
-    layer = scene.layer_coats(config.layer_budget, config.back_cell, config.seed)
+    layer = scene.layer_coats(config.layer_budget, config.lining_budget, config.seed)
     gaussians = _assemble(surface, layer)
     avatar = Avatar(
         identity=analysis.fit.identity,
@@ -159,6 +160,7 @@ class _Scene:
             face_areas(self.posed, head.faces), 1e-12
         )
         self.folded = (ratio > _FOLDED) & self._faces_of("skin")
+        self.folded |= (ratio > _FOLDED_LID) & self._faces_of(*_LIDS)
         self.veiled = self._veiled()
         self.covered = self._shown(~self._layer_faces()) & (analysis.alpha > 0.3) & ~self.veiled
 
@@ -211,8 +213,8 @@ class _Scene:
 
     def detail_coat(self, budget: int) -> _Coat:
         """One Gaussian per cell of the photo on skin and inner mouth; eyes and folded skin belong to the base coat."""
-        skip = self.folded | self._faces_of(*_EYES) | self._faces_of(*_LIDS)
-        if self._mouth_gap() < 0.03:
+        skip = self.folded | self._faces_of(*_EYES)
+        if self._mouth_gap() < 0.015:
             skip = skip | self._faces_of(*_INNER_MOUTH)
         wanted = self.covered & ~self._shown(skip)
         rgb = self.analysis.foreground
@@ -357,7 +359,7 @@ class _Scene:
 
     # Layer
 
-    def layer_coats(self, budget: int, back_cell: int, seed: int) -> _Coat:
+    def layer_coats(self, budget: int, lining_budget: int, seed: int) -> _Coat:
         """Hair, clothes and shoulders: what the photo shows, a lining under it and the back."""
         shape = self._layer_shape()
         foreground = self.analysis.foreground
@@ -370,13 +372,20 @@ class _Scene:
         picture = np.dstack([_at_output_detail(foreground), self.analysis.alpha])
         cells = cut_cells(picture, weight, _framing_importance(len(weight)), budget)
         front = self._height_coat(shape, shape.front, cells, foreground, CELL_FILL, cells.coverage)
-        lining = grid_cells((shape.solid & overlap).astype(np.float32), back_cell)
-        sunk = shape.front + np.float32(0.005)
+        lining = self._plain_cells(shape.solid & overlap, lining_budget)
+        sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
         inner = self._height_coat(shape, sunk, lining, smooth, CLOSED_FILL)
-        rear = grid_cells(cv2.erode(shape.solid.astype(np.float32), np.ones((3, 3))), back_cell)
+        rear = self._plain_cells(shape.solid, lining_budget)
         behind = self._behind_colors(trusted, seed)
         back = self._height_coat(shape, shape.back, rear, behind, CLOSED_FILL)
         return _join_coats([front, inner, back])
+
+    def _plain_cells(self, mask: np.ndarray, budget: int) -> Cells:
+        """Cells for smooth colours: large inside, small at the silhouette, so that none stands out beside it."""
+        weight = cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8))
+        edge = np.where(self.analysis.alpha > 0.5, 1.0, 0.0).astype(np.float32)[..., None]
+        edge = cv2.GaussianBlur(edge, (0, 0), 2.0)[..., None]
+        return cut_cells(edge, weight, np.ones_like(weight), budget)
 
     def _behind_colors(self, trusted: np.ndarray, seed: int) -> F32:
         """(S, S, 3) colours of the back: clothes go on around, the head is covered by its hair."""
@@ -399,7 +408,7 @@ class _Scene:
 
     def _layer_shape(self) -> LayerShape:
         head = self.head
-        under = self._shown(self._faces_of("scalp")) | self.veiled
+        under = (self.face_id >= 0) & ~self.covered & ~self._shown(self._faces_of("shoulders"))
         under_depth = np.where(under, self.depth, 0.0)
         shown = (self.face_id >= 0)[..., None]
         corner_weights = head.weights[head.faces[np.maximum(self.face_id, 0)]]
@@ -549,7 +558,7 @@ def _with_solved_colors(
     # Folded skin keeps its first colour, whatever little of it the photo shows.
     damping = np.full(len(avatar.gaussians), 0.6, np.float32)
     triangles = avatar.gaussians.triangles
-    damping[: len(triangles)][folded[triangles]] = 30.0
+    damping[: len(triangles)][folded[triangles]] = 8.0
     side = config.solve_side
     camera = avatar.camera.resized(side, side)
     weight = np.clip((framing_of(analysis.alpha, side) - 0.6) / 0.3, 0.0, 1.0)

@@ -18,7 +18,6 @@ CELL_FILL = 0.5
 """Standard deviation of a cell's Gaussian as a fraction of its side: sharp; what shines through is the base coat."""
 CLOSED_FILL = 0.65
 """The same where Gaussians must close a surface by themselves."""
-_COARSEST = 8
 _MAX_SLOPE = 3.0
 _REMAP_ROWS = 30_000
 """OpenCV maps at most 32,767 points at a time."""
@@ -41,22 +40,23 @@ class Cells:
     coverage: F32
 
 
-def cut_cells(image: F32, weight: F32, importance: F32, budget: int) -> Cells:
-    """Cut a picture into at most about ``budget`` cells of 1, 2, 4 or 8 pixels.
+def cut_cells(image: F32, weight: F32, importance: F32, budget: int, coarsest: int = 8) -> Cells:
+    """Cut a picture into at most about ``budget`` cells of 1, 2, 4, 8 ... pixels.
 
     A cell is split while its importance-weighted squared deviation from its mean colour exceeds a threshold, which is
     searched so that the budget is met.
 
     Args:
-        image: (S, S, C) float32, S a multiple of 8.
+        image: (S, S, C) float32.
         weight: (S, S) float32 in [0, 1]: which pixels are to be covered.
         importance: (S, S) float32 >= 0.
         budget: Number of cells.
+        coarsest: Side of the largest cells, a power of two that divides S.
 
     Returns:
         The cells, none without used pixels.
     """
-    levels = [_COARSEST]
+    levels = [coarsest]
     while levels[-1] > 1:
         levels.append(levels[-1] // 2)
     errors = [_cell_errors(image, weight, importance, side) for side in levels]
@@ -97,11 +97,6 @@ def read_pixels(image: np.ndarray, pixels: F32, *, nearest: bool = False) -> np.
         for part in np.array_split(at, len(at) // _REMAP_ROWS + 1)
     ]
     return np.concatenate(parts)
-
-
-def grid_cells(weight: F32, side: int) -> Cells:
-    """Cells of one size over all pixels with weight; S must be a multiple of ``side``."""
-    return _cells_of(_block_sum(weight, side) > 0.2 * side * side, weight, side)
 
 
 def _block_sum(values: np.ndarray, side: int) -> np.ndarray:
