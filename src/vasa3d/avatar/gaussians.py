@@ -1,9 +1,9 @@
 """Gaussians of an avatar in canonical space, and what each is bound to.
 
 Canonical space is the person's own head with lids and jaw half open (``portrait.fitting.unfolded_expression``):
-there no triangle is folded away, so every Gaussian has a well-conditioned shape. The first S Gaussians ride on triangles of the
-head (skin, eyes, teeth, tongue, mouth cavity); the rest form the layer (hair, clothes, shoulders) that follows the
-joints with smooth weights.
+there no triangle is folded away, so every Gaussian has a well-conditioned shape. The first S Gaussians ride on
+triangles of the head (skin, eyes, teeth, tongue, mouth cavity); the rest form the layer (hair, clothes, shoulders)
+that follows the joints with smooth weights.
 """
 
 from __future__ import annotations
