@@ -109,7 +109,7 @@ def skin_colors(
 def _clear_of_lashes(
     head: ArkitHead, vertices: F32, sampled: np.ndarray, visible: np.ndarray
 ) -> np.ndarray:
-    """(V,) trust in photo colours around the eyes: lashes, brows and creases are darker than the lids they would tint."""
+    """(V,) trust in photo colours around the eyes: lashes, brows and creases would darken the lids."""
     trust = np.ones(len(vertices), np.float32)
     brightness = sampled.sum(1)
     for side in ("Left", "Right"):
@@ -161,8 +161,11 @@ def solve_colors(
 ) -> F32:
     """Colours with which a cloud draws a picture best, all else fixed.
 
-    Rendering is linear in the colours: minimise |W (A c + T bg - target)|^2 + sum_i damping_i |c_i - c0_i|^2 by conjugate
-    gradients; damping keeps hidden Gaussians at their first colour.
+    Rendering is linear in the colours. Conjugate gradients minimise
+
+        |W (A c + T bg - target)|^2 + sum_i damping_i |c_i - c0_i|^2
+
+    where damping keeps hidden Gaussians at their first colour.
 
     Args:
         cloud: The cloud with first colours.

@@ -80,9 +80,9 @@ def _camera(header: Any) -> Camera:
     width, height = (int(side) for side in header["size"])
     if width != height or not 1 <= width <= MAX_CAMERA_SIDE:
         raise ValueError(f"a camera of {width}x{height} pixels")
-    camera = Camera(
-        np.array(header["viewmat"], np.float32), np.array(header["K"], np.float32), width, height
-    )
+    with np.errstate(over="ignore"):  # Inf is refused below
+        viewmat, k = (np.array(header[name], np.float32) for name in ("viewmat", "K"))
+    camera = Camera(viewmat, k, width, height)
     rotation = camera.viewmat[:3, :3].astype(np.float64)
     rigid = (
         np.abs(rotation @ rotation.T - np.eye(3)).max() < 1e-3
@@ -90,7 +90,6 @@ def _camera(header: Any) -> Camera:
         and np.abs(camera.viewmat[:3, 3]).max() < _MAX_METRES
         and (camera.viewmat[3] == (0.0, 0.0, 0.0, 1.0)).all()
     )
-    k = camera.K
     pinhole = (
         (np.diag(k)[:2] > 0.0).all() and np.abs(k).max() < 1e6 and (k[2] == (0.0, 0.0, 1.0)).all()
     )
@@ -107,7 +106,8 @@ def encode(avatar: Avatar) -> Tensors:
     log_low, log_high = np.log(_SCALE_RANGE)
     log_unit = (np.log(np.clip(g.scales, *_SCALE_RANGE)) - log_low) / (log_high - log_low)
     reach = max(float(np.abs(avatar.offsets).max()), 1e-6)
-    # Rounding the running sums keeps every row's total, so that a loaded avatar is saved unchanged.
+    # Largest component 127, and rows of weights that sum to 255: so a loaded avatar is saved unchanged.
+    quats = g.quats * (127 / np.abs(g.quats).max(1, keepdims=True))
     weights = np.round(np.cumsum(g.layer_weights, axis=1) * 255)
     return {
         "identity": avatar.identity,
@@ -118,7 +118,7 @@ def encode(avatar: Avatar) -> Tensors:
         "photo_eyes": avatar.photo_eyes,
         "means": np.round(unit * 65535).astype(np.uint16),
         "means_range": np.stack([low, high]).astype(np.float32),
-        "quats": np.round(g.quats * 127).astype(np.int8),
+        "quats": np.round(quats).astype(np.int8),
         "scales": np.round(log_unit * 65535).astype(np.uint16),
         "opacities": np.round(np.clip(g.opacities, 0, 1) * 255).astype(np.uint8),
         "colors": np.round(np.clip(g.colors, 0, 1) * 255).astype(np.uint8),

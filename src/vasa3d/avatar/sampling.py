@@ -60,16 +60,17 @@ def cut_cells(image: F32, weight: F32, importance: F32, budget: int, coarsest: i
     while levels[-1] > 1:
         levels.append(levels[-1] // 2)
     errors = [_cell_errors(image, weight, importance, side) for side in levels]
+    used = [_block_sum(weight, side) > 0.05 * side * side for side in levels]
     low, high = 1e-7, 1e3
     for _ in range(24):
         middle = float(np.sqrt(low * high))
-        if sum(int(m.sum()) for m in _leaves(errors, weight, levels, middle)) > budget:
+        if sum(int(m.sum()) for m in _leaves(errors, used, middle)) > budget:
             low = middle
         else:
             high = middle
     parts = [
         _cells_of(mask, weight, side)
-        for mask, side in zip(_leaves(errors, weight, levels, high), levels, strict=True)
+        for mask, side in zip(_leaves(errors, used, high), levels, strict=True)
     ]
     return Cells(
         centers=np.concatenate([p.centers for p in parts]),
@@ -115,15 +116,14 @@ def _cell_errors(image: F32, weight: F32, importance: F32, side: int) -> np.ndar
     return wanted * (squared + 2e-4 * total)
 
 
-def _leaves(
-    errors: list[np.ndarray], weight: F32, levels: list[int], threshold: float
-) -> list[np.ndarray]:
+def _leaves(errors: list[np.ndarray], used: list[np.ndarray], threshold: float) -> list[np.ndarray]:
+    """(S / side, S / side) masks of the cells of each level, coarsest first, the last of one pixel."""
     alive = np.ones_like(errors[0], bool)
     leaves = []
-    for error, side in zip(errors, levels, strict=True):
-        used = alive & (_block_sum(weight, side) > 0.05 * side * side)
-        split = used & (error > threshold) if side > 1 else np.zeros_like(used)
-        leaves.append(used & ~split)
+    for level, (error, wanted) in enumerate(zip(errors, used, strict=True)):
+        cells = alive & wanted
+        split = cells & (error > threshold) if level < len(errors) - 1 else np.zeros_like(cells)
+        leaves.append(cells & ~split)
         alive = np.repeat(np.repeat(split, 2, 0), 2, 1)
     return leaves
 

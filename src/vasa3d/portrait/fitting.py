@@ -12,10 +12,9 @@ the image. The head stays in its own frame: all rigid motion is the camera's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
-import torch
 from scipy.interpolate import RBFInterpolator
 
 from vasa3d.geometry.rotations import axis_angle_to_matrix
@@ -272,14 +271,9 @@ def _vertices(
     """(V, 3) vertices of one state of the head."""
     if joints is None:
         joints = np.zeros((len(head.joint_names), 3), np.float32)
-    with torch.no_grad():
-        posed = head(
-            torch.from_numpy(np.asarray(identity, np.float32)),
-            torch.from_numpy(np.asarray(expression, np.float32))[None],
-            torch.from_numpy(joints)[None],
-            torch.zeros(1, 3),
-        )
-    return posed[0].numpy().astype(np.float64)
+    person = head.personalised(np.asarray(identity, np.float32))
+    posed = person.vertices(np.asarray(expression, np.float32), joints, np.zeros(3, np.float32))
+    return posed.astype(np.float64)
 
 
 def _landmarks_on(head: ArkitHead, vertices: np.ndarray) -> np.ndarray:
@@ -289,21 +283,27 @@ def _landmarks_on(head: ArkitHead, vertices: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
+@cache
 def _landmark_basis(head: ArkitHead) -> tuple[np.ndarray, np.ndarray]:
-    """Mean landmarks (468, 3) and their derivative by each identity and expression coefficient (I + E, 468, 3)."""
+    """Mean landmarks (468, 3) and their derivative by each identity and expression channel (I + E, 468, 3)."""
     zero_id = np.zeros(head.num_identity, np.float32)
     zero_ex = np.zeros(head.num_expression, np.float32)
-    mean = _landmarks_on(head, _vertices(head, zero_id, zero_ex))[:NUM_MESH_LANDMARKS]
+    mean_person = head.personalised(zero_id)
+    joints, still = np.zeros((len(head.joint_names), 3), np.float32), np.zeros(3, np.float32)
+
+    def landmarks(vertices: F32) -> np.ndarray:
+        return _landmarks_on(head, vertices.astype(np.float64))[:NUM_MESH_LANDMARKS]
+
+    mean = landmarks(mean_person.vertices(zero_ex, joints, still))
     rows = []
-    for i in range(head.num_identity):
-        unit = zero_id.copy()
-        unit[i] = 1.0
-        rows.append(_landmarks_on(head, _vertices(head, unit, zero_ex))[:NUM_MESH_LANDMARKS] - mean)
-    for i, name in enumerate(head.expression_names):
-        unit = zero_ex.copy()
+    for unit in np.eye(head.num_identity, dtype=np.float32):
+        rows.append(landmarks(head.personalised(unit).vertices(zero_ex, joints, still)) - mean)
+    for name, unit in zip(
+        head.expression_names, np.eye(head.num_expression, dtype=np.float32), strict=True
+    ):
         # Gaze is read from the irises; the lids' part of it would only be confused with blinks.
-        unit[i] = 0.0 if name.startswith("eyeLook") else 1.0
-        rows.append(_landmarks_on(head, _vertices(head, zero_id, unit))[:NUM_MESH_LANDMARKS] - mean)
+        shown = zero_ex if name.startswith("eyeLook") else unit
+        rows.append(landmarks(mean_person.vertices(shown, joints, still)) - mean)
     return mean, np.stack(rows)
 
 
