@@ -12,7 +12,7 @@ the image. The head stays in its own frame: all rigid motion is the camera's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 from scipy.interpolate import RBFInterpolator
@@ -282,7 +282,6 @@ def _landmarks_on(head: ArkitHead, vertices: np.ndarray) -> np.ndarray:
     return np.einsum("lk,lkd->ld", head.landmark_bary.astype(np.float64), corners)
 
 
-@lru_cache(maxsize=2)
 @cache
 def _landmark_basis(head: ArkitHead) -> tuple[np.ndarray, np.ndarray]:
     """Mean landmarks (468, 3) and their derivative by each identity and expression channel (I + E, 468, 3)."""
