@@ -15,10 +15,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vasa3d.types import F32, I32
 
@@ -48,55 +46,6 @@ class Guard:
     growth: F32
 
 
-@dataclass(frozen=True)
-class GuardTensors:
-    """A ``Guard`` on one device in one precision."""
-
-    joint: int
-    vertices: Tensor
-    margins: Tensor
-    axis: Tensor
-    heights: Tensor
-    falloffs: Tensor
-    growth: Tensor
-
-    @staticmethod
-    def of(guard: Guard, device: torch.device, dtype: torch.dtype) -> GuardTensors:
-        """Copy a guard's arrays."""
-
-        def real(array: F32) -> Tensor:
-            return torch.as_tensor(array, dtype=dtype, device=device)
-
-        return GuardTensors(
-            joint=guard.joint,
-            vertices=torch.as_tensor(guard.vertices, dtype=torch.long, device=device),
-            margins=real(guard.margins),
-            axis=real(guard.axis),
-            heights=real(guard.heights),
-            falloffs=real(guard.falloffs),
-            growth=real(guard.growth),
-        )
-
-    def push(self, vertices: Tensor, centre: Tensor, rotation: Tensor, identity: Tensor) -> Tensor:
-        """Vertices (B, V, 3) with the lid's pushed off the eyeball.
-
-        Args:
-            vertices: (B, V, 3) before skinning.
-            centre: (3,) rest position of the eye's joint.
-            rotation: (B, 3, 3) the eye's own rotation.
-            identity: (I,) coefficients.
-        """
-        offset = vertices[:, self.vertices] - centre
-        length = torch.linalg.vector_norm(offset, dim=-1)
-        cosine = torch.einsum("bnc,bc->bn", offset, rotation @ self.axis) / length
-        growth = 1.0 + self.growth @ identity
-        shape = (self.heights * torch.exp((cosine[..., None] - 1.0) * self.falloffs)).sum(dim=-1)
-        limit = growth * shape + self.margins
-        soft = torch.sqrt((length - limit) ** 2 + SOFTNESS_METRES**2)
-        added = 0.5 * (limit - length + soft) / length
-        return vertices.index_add(1, self.vertices, added[..., None] * offset)
-
-
 def eyeball_radius(
     directions: NDArray[np.float64],
     axis: NDArray[np.float64],
@@ -111,7 +60,7 @@ def eyeball_radius(
 def push_in_place(
     vertices, lids, margins, centre, axis, heights, falloffs, growth
 ):  # pragma: no cover - compiled
-    """``GuardTensors.push`` for one frame; ``axis`` is already turned, ``growth`` is g."""
+    """Push lid vertices of one frame off the eyeball; ``axis`` is already turned, ``growth`` is g."""
     for i in range(len(lids)):
         v = lids[i]
         x = vertices[v, 0] - centre[0]

@@ -17,17 +17,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from vasa3d.head.guards import Guard, GuardTensors
+from vasa3d.head.guards import Guard
 from vasa3d.head.model import HeadModel, Mask
 from vasa3d.head.personal import LinearPersonalHead, SparseShapes
-from vasa3d.head.skinning import blend, chain, rotation_matrices
 from vasa3d.types import F32, I32
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vasa3d.head.differentiable import TorchHead
 
 
 @dataclass(frozen=True)
@@ -103,24 +106,6 @@ class LinearHeadData:
     guards: tuple[Guard, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Tensors:
-    """The arrays of a head on one device in one precision."""
-
-    template: Tensor
-    identity: Tensor
-    expression: Tensor
-    joints: Tensor
-    joints_identity: Tensor
-    weights: Tensor
-    pose: Tensor | None
-    term_vertices: Tensor
-    term_deltas: Tensor
-    term_owner: Tensor
-    closures: tuple[tuple[int, Tensor, Tensor, Tensor], ...]
-    guards: tuple[GuardTensors, ...]
-
-
 class LinearHead(HeadModel):
     """A head of blendshapes, correctives and linear blend skinning."""
 
@@ -136,38 +121,18 @@ class LinearHead(HeadModel):
         self.joint_parents = data.joint_parents
         self.weights = data.weights
         self.regions = data.regions
-        self._tensors = lru_cache(maxsize=4)(self._to_tensors)
+        self._torch_head = lru_cache(maxsize=4)(self._make_torch_head)
 
     def __call__(
         self, identity: Tensor, expression: Tensor, joints: Tensor, translation: Tensor
     ) -> Tensor:
         """Pose one person over B frames; see ``HeadModel``."""
-        t = self._tensors(identity.device, identity.dtype)
-        rest_delta = torch.einsum("i,ivc->vc", identity, t.identity)
-        moved = torch.einsum("be,evc->bvc", expression, t.expression)
-        moved = moved + (t.template + rest_delta)
-        if len(t.term_vertices):
-            amounts = self._term_amounts(expression)[:, t.term_owner, None]
-            moved = moved.index_add(1, t.term_vertices, amounts * t.term_deltas)
-        for channel, vertices, sources, coefficients in t.closures:
-            gap = (rest_delta[sources] * coefficients[..., None]).sum(dim=1)
-            moved = moved.index_add(1, vertices, expression[:, channel, None, None] * gap)
-        rotations = rotation_matrices(joints)
-        if t.pose is not None:
-            eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
-            feature = (rotations - eye).flatten(1)
-            moved = moved + torch.einsum("bp,pvc->bvc", feature, t.pose)
-        positions = t.joints + torch.einsum("i,ijc->jc", identity, t.joints_identity)
-        for guard in t.guards:
-            at = guard.joint
-            moved = guard.push(moved, positions[at], rotations[:, at], identity)
-        transforms = chain(rotations, positions, self.joint_parents, translation)
-        return blend(moved, transforms, t.weights)
+        head = self._torch_head(identity.device, identity.dtype)
+        return head(identity, expression, joints, translation)
 
     def joint_positions(self, identity: Tensor) -> Tensor:
         """(J, 3) joint positions at rest, differentiable."""
-        t = self._tensors(identity.device, identity.dtype)
-        return t.joints + torch.einsum("i,ijc->jc", identity, t.joints_identity)
+        return self._torch_head(identity.device, identity.dtype).joint_positions(identity)
 
     def personalised(self, identity: F32, offsets: F32 | None = None) -> LinearPersonalHead:
         """This person's head for real time; see ``HeadModel``."""
@@ -189,6 +154,11 @@ class LinearHead(HeadModel):
             pose=d.pose,
         )
 
+    def _make_torch_head(self, device: torch.device, dtype: torch.dtype) -> TorchHead:
+        from vasa3d.head.differentiable import TorchHead
+
+        return TorchHead(self.data, device, dtype)
+
     @cached_property
     def _shapes(self) -> SparseShapes:
         """Expression channels, then terms, as lists of moved vertices."""
@@ -207,42 +177,6 @@ class LinearHead(HeadModel):
         rows = [term.channels for term in self.data.terms]
         rows += [(closure.channel, -1) for closure in self.data.closures]
         return np.array(rows, np.int32).reshape(-1, 2)
-
-    def _term_amounts(self, expression: Tensor) -> Tensor:
-        """(B, number of terms) activations."""
-        pairs = torch.tensor([term.channels for term in self.data.terms])
-        return expression[:, pairs[:, 0]] * expression[:, pairs[:, 1]]
-
-    def _to_tensors(self, device: torch.device, dtype: torch.dtype) -> _Tensors:
-        d = self.data
-
-        def real(array: F32) -> Tensor:
-            return torch.as_tensor(array, dtype=dtype, device=device)
-
-        def index(array: NDArray[np.integer]) -> Tensor:
-            return torch.as_tensor(array, dtype=torch.long, device=device)
-
-        owner = np.repeat(np.arange(len(d.terms)), [len(t.vertices) for t in d.terms])
-        empty = np.zeros((0, 3), np.float32)
-        return _Tensors(
-            template=real(d.template),
-            identity=real(d.identity),
-            expression=real(d.expression),
-            joints=real(d.joints),
-            joints_identity=real(d.joints_identity),
-            weights=real(d.weights),
-            pose=None if d.pose is None else real(d.pose),
-            term_vertices=index(
-                np.concatenate([np.zeros(0, np.int32), *(t.vertices for t in d.terms)])
-            ),
-            term_deltas=real(np.concatenate([empty, *(t.deltas for t in d.terms)])),
-            term_owner=index(owner),
-            closures=tuple(
-                (c.channel, index(c.vertices), index(c.sources), real(c.coefficients))
-                for c in d.closures
-            ),
-            guards=tuple(GuardTensors.of(g, device, dtype) for g in d.guards),
-        )
 
 
 def _closed(closure: Closure, delta: F32) -> tuple[I32, F32]:

@@ -8,12 +8,15 @@ Symbols: V vertices, F faces, I identity and E expression coefficients, J joints
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vasa3d.types import F32, I32
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mask = NDArray[np.bool_]
 

@@ -1,11 +1,11 @@
-"""Linear blend skinning over a small joint tree, in torch and in Numba.
+"""Linear blend skinning over a small joint tree, for one frame.
 
 A joint j with parent p turns by R_j (axis-angle, radians) about its rest position x_j:
 
     G_j = G_p [R_j | x_j - R_j x_j],    G_root = [R_root | x_root - R_root x_root + t],
 
 so G_j maps rest space to posed space and a vertex v with weights w moves to sum_j w_j (G_j v).
-Symbols: B frames, J joints, V vertices; metres.
+Symbols: J joints, V vertices; metres. ``differentiable`` has the same in torch.
 """
 
 from __future__ import annotations
@@ -13,71 +13,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from numba import njit
-from torch import Tensor
-
-
-def rotation_matrices(axis_angle: Tensor) -> Tensor:
-    """Rodrigues' formula with safe gradients at zero.
-
-    Args:
-        axis_angle: (..., 3) radians.
-
-    Returns:
-        (..., 3, 3) rotations of column vectors.
-    """
-    square = (axis_angle * axis_angle).sum(dim=-1, keepdim=True)
-    small = square < 1e-8
-    angle = torch.where(small, torch.ones_like(square), square).sqrt()
-    sinc = torch.where(small, 1.0 - square / 6.0, torch.sin(angle) / angle)
-    versine = torch.where(small, 0.5 - square / 24.0, (1.0 - torch.cos(angle)) / angle.square())
-    x, y, z = axis_angle.unbind(dim=-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1)
-    cross = cross.reshape(*axis_angle.shape[:-1], 3, 3)
-    eye = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
-    return eye + sinc[..., None] * cross + versine[..., None] * (cross @ cross)
-
-
-def chain(
-    rotations: Tensor, positions: Tensor, parents: tuple[int, ...], translation: Tensor
-) -> Tensor:
-    """Rest-to-posed transforms of all joints.
-
-    Args:
-        rotations: (B, J, 3, 3) of each joint relative to its parent.
-        positions: (J, 3) rest positions.
-        parents: Parent of each joint, -1 for the root; parents come first.
-        translation: (B, 3) of the root.
-
-    Returns:
-        (B, J, 3, 4) transforms.
-    """
-    offsets = positions - (rotations @ positions[..., None]).squeeze(-1)
-    turned: list[Tensor] = []
-    moved: list[Tensor] = []
-    for joint, parent in enumerate(parents):
-        rotation, offset = rotations[:, joint], offsets[:, joint]
-        if parent < 0:
-            turned.append(rotation)
-            moved.append(offset + translation)
-        else:
-            turned.append(turned[parent] @ rotation)
-            moved.append((turned[parent] @ offset[..., None]).squeeze(-1) + moved[parent])
-    return torch.cat([torch.stack(turned, 1), torch.stack(moved, 1)[..., None]], dim=-1)
-
-
-def blend(vertices: Tensor, transforms: Tensor, weights: Tensor) -> Tensor:
-    """Move vertices (B, V, 3) by transforms (B, J, 3, 4) blended with weights (V, J)."""
-    frames = weights @ transforms.flatten(2)
-    frames = frames.unflatten(-1, (3, 4))
-    return (frames[..., :3] @ vertices[..., None]).squeeze(-1) + frames[..., 3]
 
 
 @njit(cache=True)
 def joint_chain(axis_angle, positions, parents, translation, out):  # pragma: no cover - compiled
-    """``chain`` for one frame: writes (J, 4, 4) rest-to-posed transforms into ``out``."""
+    """Write the (J, 4, 4) rest-to-posed transforms G_j into ``out``.
+
+    Axis-angles (J, 3), rest positions (J, 3), parents (J,) with -1 for the root, root translation (3,).
+    """
     local = np.empty((3, 4))
     for j in range(len(parents)):
         x, y, z = axis_angle[j, 0], axis_angle[j, 1], axis_angle[j, 2]
@@ -117,7 +61,7 @@ def joint_chain(axis_angle, positions, parents, translation, out):  # pragma: no
 
 @njit(cache=True, fastmath=True)
 def skin_in_place(vertices, weights, transforms):  # pragma: no cover - compiled
-    """``blend`` for one frame, (V, 3) in place."""
+    """Move vertices (V, 3) in place by transforms (J, 4, 4) blended with weights (V, J)."""
     for v in range(len(vertices)):
         x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
         a = b = c = np.float32(0.0)
