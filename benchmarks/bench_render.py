@@ -19,7 +19,7 @@ import numpy as np
 
 from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
-from vasa3d.render import color_adjoint, render_cloud
+from vasa3d.renderer import color_adjoint, render_cloud
 from vasa3d.types import Camera, GaussianCloud
 
 

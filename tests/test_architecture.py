@@ -69,7 +69,7 @@ def breaches(source: str, room: str | None) -> list[str]:
 
 def test_the_page_lists_the_floors() -> None:
     assert FLOORS["types"] == 1 and FLOORS["cli"] == max(FLOORS.values())
-    assert FLOORS["kernels"] < FLOORS["render"] < FLOORS["avatar"]
+    assert FLOORS["kernels"] < FLOORS["renderer"] < FLOORS["avatar"]
 
 
 def test_every_room_has_a_floor() -> None:
@@ -92,7 +92,7 @@ def test_imports_point_down_and_nothing_prints(path: Path) -> None:
     [
         ("from vasa3d.avatar.file import load", "head"),
         ("import vasa3d.cli", "pipeline"),
-        ("from vasa3d import render", "kernels"),
+        ("from vasa3d import renderer", "kernels"),
         ("from vasa3d.geometry import meshes", "kernels"),
         ("from vasa3d.attic import old", "head"),
         ("def f():\n    from vasa3d.cli import main", "head"),

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from vasa3d import __version__
+from vasa3d.audio.clips import load_audio
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
@@ -26,12 +27,23 @@ from vasa3d.errors import InputError
 from vasa3d.geometry.cameras import orbit
 from vasa3d.head import load_head
 from vasa3d.metrics import landmark_distance, psnr
+from vasa3d.motion.generator import MotionControls
+from vasa3d.motion.generator import speak as speak_clip
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis, analyse
 from vasa3d.portrait.detection import LandmarkTracker
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
 from vasa3d.portrait.image import load_image
-from vasa3d.render import render_cloud
-from vasa3d.types import F32, U8, Camera, Event, Frame, MotionLatents
+from vasa3d.renderer import render_cloud
+from vasa3d.types import (
+    DEFAULT_FPS,
+    F32,
+    U8,
+    AudioClip,
+    Camera,
+    Event,
+    Frame,
+    MotionLatents,
+)
 from vasa3d.weights import sha256
 
 REPORT_SIDE = 512
@@ -105,6 +117,28 @@ def create(image_path: str | Path, *, face: int | None = None, seed: int = 0) ->
     """Make an avatar from a photo; see ``create_events``."""
     *_, last = create_events(image_path, face=face, seed=seed)
     return last.data["result"].avatar
+
+
+def speak(
+    audio: str | Path | AudioClip,
+    *,
+    fps: float = DEFAULT_FPS,
+    seed: int = 0,
+    controls: MotionControls | None = None,
+) -> MotionLatents:
+    """Motion of a face that says a recording.
+
+    Args:
+        audio: Sound file, video with sound, or mono sound at 16 kHz.
+        fps: Frames a second.
+        seed: Seed of blinks, gaze and head motion.
+        controls: What the user wants; None for the defaults.
+
+    Raises:
+        AudioError: Not readable sound.
+    """
+    clip = audio if isinstance(audio, AudioClip) else load_audio(audio)
+    return speak_clip(clip, fps=fps, seed=seed, controls=controls)
 
 
 def render(

@@ -16,7 +16,7 @@ from vasa3d.avatar.sampling import read_pixels
 from vasa3d.geometry.cameras import camera_center, project
 from vasa3d.geometry.meshes import vertex_normals
 from vasa3d.head import ArkitHead
-from vasa3d.render import color_adjoint, render_cloud
+from vasa3d.renderer import color_adjoint, render_cloud
 from vasa3d.types import F32, Camera, GaussianCloud
 
 _MOUTH_COLORS = {

@@ -125,7 +125,9 @@ def _detect_in_window(rgb: U8, x: int, y: int, w: int, h: int) -> list[FaceBox]:
     view_h, view_w = view.shape[:2]
     boxes = []
     for model in (0, 1):
-        for detection in _detector(model).process(view).detections or ():
+        with quiet_native_logs():
+            found = _detector(model).process(view)
+        for detection in found.detections or ():
             data = detection.location_data
             points = np.array([(k.x * view_w, k.y * view_h) for k in data.relative_keypoints])
             points = points / scale + (x, y)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-import vasa3d.render as renderer
+from vasa3d import renderer
 from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.kernels.rasterization import composite_tiles
 from vasa3d.kernels.reference import reference_render, reference_weights
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
-from vasa3d.render import color_adjoint, render_cloud
+from vasa3d.renderer import color_adjoint, render_cloud
 from vasa3d.types import Camera, GaussianCloud
 
 WIDTH, HEIGHT = 90, 70

@@ -1,0 +1,26 @@
+"""Contact sheets of many portraits: python scripts/contact_sheets.py PORTRAIT... -o FOLDER."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import vasa3d
+from vasa3d.evaluation.sheet import contact_sheet, write_picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("portraits", nargs="+", type=Path, help="photos, or .vasa3d files")
+    parser.add_argument("-o", "--out", type=Path, default=Path("out"))
+    parser.add_argument("--side", type=int, default=256, help="side of each picture in pixels")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for path in options.portraits:
+        load = vasa3d.Avatar.load if path.suffix == ".vasa3d" else vasa3d.create
+        sheet = contact_sheet(load(path), options.side)
+        write_picture(str(options.out / f"{path.stem}.png"), sheet)
+
+
+if __name__ == "__main__":
+    main()
