@@ -212,14 +212,16 @@ def test_unusable_files(tmp_path) -> None:
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_text("this is no sound\n" * 100)
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
-    (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile text.wav\n")
+    (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile aside/a.wav\n")
+    (tmp_path / "aside").mkdir()
+    soundfile.write(tmp_path / "aside" / "a.wav", voice(SAMPLE_RATE), SAMPLE_RATE)
     with av.open(str(tmp_path / "mute.mp4"), "w") as container:
         video = container.add_stream("libx264", rate=25, width=64, height=64, pix_fmt="yuv420p")
         picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
         container.mux(video.encode(picture))
         container.mux(video.encode(None))
     names = ["missing.wav", *(file.name for file in tmp_path.iterdir()), ""]
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         with pytest.raises(AudioError) as caught:
             load_audio(tmp_path / name)
