@@ -12,6 +12,7 @@ import torch
 from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.geometry.meshes import closest_points, face_normals, rasterize_mesh
 from vasa3d.head import eye_rotations, load_head
+from vasa3d.head.arkit import METADATA_KEY
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, Camera
 from vasa3d.weights import assets_dir, load_asset, manifest
 
@@ -73,7 +74,7 @@ def test_layout_is_complete() -> None:
 
 def test_asset_is_small_and_accurate() -> None:
     _, metadata = load_asset("head")
-    metrics = json.loads(metadata["metrics"])
+    metrics = json.loads(metadata[METADATA_KEY])["metrics"]
     assert (assets_dir() / manifest()["head"]["file"]).stat().st_size <= 8 << 20
     assert metrics["surface_error_mm"] <= 0.5
     assert metrics["surface_error_from_source_mm"] <= 0.5

@@ -20,6 +20,9 @@ from vasa3d.types import ARKIT_CHANNELS, F32, I32
 from vasa3d.weights import load_asset
 
 ASSET = "head"
+METADATA_KEY = "head"
+"""Entry of the file's metadata that holds format, layout and metrics as JSON."""
+
 JOINT_NAMES = ("root", "neck", "head", "eyeLeft", "eyeRight")
 JOINT_PARENTS = (-1, 0, 1, 2, 2)
 
@@ -58,7 +61,7 @@ def load_head() -> ArkitHead:
         MissingError: The asset is absent or damaged.
     """
     tensors, metadata = load_asset(ASSET)
-    return head_from_tensors(tensors, json.loads(metadata["layout"]))
+    return head_from_tensors(tensors, json.loads(metadata[METADATA_KEY])["layout"])
 
 
 def head_from_tensors(tensors: dict[str, NDArray[Any]], layout: dict[str, Any]) -> ArkitHead:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasa3d.errors import InputError
-from vasa3d.head.arkit import head_from_tensors
+from vasa3d.head.arkit import METADATA_KEY, head_from_tensors
 from vasa3d.head.flame import is_flame, load_flame
 from vasa3d.head.gnm import is_gnm, load_gnm
 from vasa3d.head.linear import LinearHead
@@ -106,7 +106,7 @@ def _read_own(path: Path) -> LinearHead:
         with safe_open(str(path), framework="numpy") as handle:
             metadata = handle.metadata() or {}
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-        return head_from_tensors(tensors, json.loads(metadata["layout"]))
+        return head_from_tensors(tensors, json.loads(metadata[METADATA_KEY])["layout"])
     except Exception as error:  # Tensors of a foreign file can be anything.
         raise InputError(
             f"{path} is not a head built by vasa3d ({type(error).__name__}).", hint=_HINT

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from vasa3d.head.arkit import METADATA_KEY
 from vasa3d.head.linear import LinearHeadData
 
 FORMAT_VERSION = 1
@@ -84,13 +85,15 @@ def write_asset(
 ) -> None:
     """Write the packed head and what was measured on it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {
+    description = {
         "format": "vasa3d head",
-        "version": str(FORMAT_VERSION),
-        "layout": json.dumps(layout),
-        "metrics": json.dumps(metrics),
+        "version": FORMAT_VERSION,
         "licence": "MIT; derived from ICT-FaceKit, (c) 2020 USC Institute for Creative Technologies",
+        "layout": layout,
+        "metrics": metrics,
     }
+    # One entry: the writer does not keep the order of several, and the same head shall give the same bytes.
+    metadata = {METADATA_KEY: json.dumps(description, sort_keys=True)}
     packed = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     save_file(packed, str(path), metadata=metadata)
     path.chmod(0o644)
