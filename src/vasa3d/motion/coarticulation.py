@@ -9,7 +9,8 @@ dominances a_v of each of the three groups g,
     channel(t) = sum_v d_{v,g}(t) c_v / sum_v d_{v,g}(t)
 
 where k_g is a Gaussian in time, wider before a sound than after it for roundness (lips round
-early). On top, sounds that must reach their contact get a pulse of their own, from the closure
+early). Silence counts only where it fills most of the quarter second around: the gap of a stop
+does not close the mouth. On top, sounds that must reach their contact get a pulse of their own, from the closure
 head (p, b, m) and the posterior of f and v: the pulse is held over at least two video frames and
 then overrides the blend, so that a short p between two open vowels still shuts the lips.
 Everything is a finite filter: an output frame depends on ``FRAMES_AHEAD`` frames ahead and
@@ -74,6 +75,7 @@ _DOMINANCE: dict[str, tuple[float, float, float]] = {
 _SIGMA_FRAMES = {"jaw": (3.4, 3.4), "round": (6.0, 4.5), "aperture": (2.6, 2.6)}
 """Widths of the kernels, before and after a sound, in frames of 10 ms."""
 
+_SILENT = VISEME_INDEX["sil"]
 _LABIODENTAL_THRESHOLD = 0.35
 _HOLD = 3
 _NEAR = 6
@@ -130,8 +132,10 @@ def mouth(activity: SpeechActivity, threshold: float, amplitude: float = 1.0) ->
     out = np.zeros((count, NUM_CHANNELS), np.float32)
     if count == 0:
         return out, np.zeros(0, np.float32)
+    pause = _pause(activity.visemes[:, _SILENT])
     for group, table in targets.items():
         weight = _filter(sharp, _kernel(group)) * dominances[group]
+        weight[:, _SILENT] *= pause
         out += (weight @ table) / weight.sum(axis=1, keepdims=True)
     out *= np.float32(amplitude)
     out[:, ARKIT_INDEX["jawOpen"]] *= _vigour(activity.level)
@@ -153,6 +157,14 @@ def _windows(values: F32, size: int) -> F32:
 def _filter(values: F32, kernel: F32) -> F32:
     """Correlate (T, n) or (T,) values with a kernel; valid part."""
     return _windows(values, len(kernel)) @ kernel
+
+
+def _pause(silence: F32) -> F32:
+    """(T - 24,) from 0 to 1: a silence of 80 ms is part of a stop consonant, one of 180 ms closes the mouth."""
+    size = FRAMES_BEHIND + FRAMES_AHEAD + 1
+    share = _filter(silence, np.full(size, 1.0 / size, np.float32))
+    step = np.clip((share - 0.35) / 0.35, 0.0, 1.0)
+    return np.maximum(step * step * (3.0 - 2.0 * step), np.float32(1e-3))
 
 
 def _vigour(level: F32) -> F32:

@@ -26,10 +26,10 @@ from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 HEAD_LIMITS_DEGREES = (8.0, 6.0, 4.0)
 """Largest yaw, pitch and roll."""
 
-_HEAD_SPREAD = np.array([2.6, 1.5, 1.1])
+_HEAD_SPREAD = np.array([2.3, 1.9, 1.2])
 _QUIET_SHARE = 0.4
 _NOD_SECONDS = (0.16, 0.34)
-_NOD_DEGREES = (0.9, 2.2)
+_NOD_DEGREES = 3.0
 _NOD_CHANCE = 0.7
 _BROW_SECONDS = (0.14, 0.45)
 _BROW_CHANCE = 0.45
@@ -135,7 +135,7 @@ def _draw_head(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
 
 
 def _draw_sway(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
-    return rng.normal(0.0, 1.0, 3) * (0.35, 0.3, 0.25), 0.0, float(rng.uniform(0.35, 0.9))
+    return rng.normal(0.0, 1.0, 3) * (0.6, 0.65, 0.5), 0.0, float(rng.uniform(0.25, 0.75))
 
 
 def _draw_gaze(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
@@ -223,9 +223,9 @@ class IdleLife:
     def _head_degrees(self, times: np.ndarray, speaking: np.ndarray) -> np.ndarray:
         """(n, 3) yaw to the person's left, pitch down, roll to the person's right."""
         liveliness = _QUIET_SHARE + (1.0 - _QUIET_SHARE) * speaking[:, None]
-        degrees = self._head.at(times) * liveliness + self._sway.at(times)
+        degrees = (self._head.at(times) + self._sway.at(times)) * liveliness
         nod = self._accent(self._nods, times, _NOD_SECONDS)
-        degrees[:, 1] += nod * _NOD_DEGREES[1]
+        degrees[:, 1] += nod * _NOD_DEGREES
         limits = np.array(HEAD_LIMITS_DEGREES)
         return limits * np.tanh(degrees * self._head_motion / limits)
 
