@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from vasa3d.cli.console import Reporter
-from vasa3d.cli.make import speak_clip
+from vasa3d.cli.make import warn_all
 from vasa3d.cli.options import AsJson, Fps, Seed
 from vasa3d.errors import InputError
 
 if TYPE_CHECKING:
     from vasa3d.avatar.avatar import Avatar
-
-SIZE = 512
 
 app = typer.Typer(help="Measure the product.", no_args_is_help=False, rich_markup_mode=None)
 
@@ -35,6 +33,13 @@ def lipsync(
         Optional[Path],  # noqa: UP045
         typer.Option("--avatar", help="Avatar that speaks; default: one of the demo portrait."),
     ] = None,
+    rendered: Annotated[
+        bool,
+        typer.Option(
+            "--rendered/--geometry",
+            help="Read the lips from drawn frames, or from the head's geometry alone (quick).",
+        ),
+    ] = True,
     fps: Fps = 25.0,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -42,19 +47,19 @@ def lipsync(
     """Do the lips follow the sounds? Speak, draw, find the lips in the pictures, score.
 
     Each TextGrid holds a tier of ARPAbet phones. Reported are the share of p, b, m with closed
-    lips and of AA, AE, AO, AY, AW with open ones, and figures for each phone.
+    lips and of AA, AE, AO, AY, AW with open ones, and figures for each class of phones and each
+    phone; and the same for the geometry behind the drawn frames.
 
     \b
     Examples:
       vasa3d evaluate lipsync sentence.flac sentence.TextGrid
       vasa3d evaluate lipsync a.wav a.TextGrid b.wav b.TextGrid --avatar me.vasa3d --json
+      vasa3d evaluate lipsync sentence.flac sentence.TextGrid --geometry
     """
     from vasa3d.audio.clips import load_audio
+    from vasa3d.audio.textgrid import phone_tier, read_textgrid
     from vasa3d.avatar.avatar import Avatar
-    from vasa3d.evaluation.lipsync import evaluate_lipsync, merge
-    from vasa3d.evaluation.readback import tracked_lip_gap
-    from vasa3d.motion.generator import MotionControls
-    from vasa3d.pipeline import render, resolve_background
+    from vasa3d.evaluation.lipsync import Sentence, lipsync_events
     from vasa3d.video import check_rate
 
     if len(files) % 2:
@@ -63,18 +68,16 @@ def lipsync(
         )
     reporter = Reporter(as_json)
     check_rate(fps)
-    pairs = list(zip(files[::2], files[1::2], strict=True))
-    clips = [load_audio(audio) for audio, _ in pairs]
+    sentences = [
+        Sentence(audio.name, load_audio(audio), phone_tier(read_textgrid(grid)))
+        for audio, grid in zip(files[::2], files[1::2], strict=True)
+    ]
+    for sentence in sentences:
+        warn_all(reporter, sentence.clip.warnings)
     person = Avatar.load(avatar) if avatar else _demo_avatar(reporter, seed)
-    background = resolve_background(person, "original", SIZE)
-    results = []
-    for clip, (audio, grid) in zip(clips, pairs, strict=True):
-        latents = speak_clip(reporter, clip, fps, seed, MotionControls())
-        frames = render(person, latents, size=SIZE, background=background)
-        gap = tracked_lip_gap(reporter.count(frames, len(latents), audio.name))
-        results.append(evaluate_lipsync(gap, fps, grid))
-    whole = merge(results)
-    reporter.finish({**whole, "sentences": len(pairs)}, _table(whole))
+    events = lipsync_events(person, sentences, fps=fps, seed=seed, rendered=rendered)
+    figures = reporter.follow(events, "lips")
+    reporter.finish({**figures, "sentences": len(sentences)}, _table(figures))
 
 
 def _demo_avatar(reporter: Reporter, seed: int) -> Avatar:
@@ -88,14 +91,17 @@ def _demo_avatar(reporter: Reporter, seed: int) -> Avatar:
 
 
 def _table(result: dict[str, Any]) -> str:
-    lines = [
-        f"lips closed in p, b, m      {result['pbm_closed']:6.1%}",
-        f"lips open in open vowels    {result['vowels_open']:6.1%}",
-        "",
-        "phone  count   shut  opened    gap",
-    ]
-    lines += [
-        f"{name:5} {row['count']:6} {row['shut']:6.0%} {row['opened']:7.0%} {row['gap']:6.2f}"
-        for name, row in result["phones"].items()
-    ]
+    lines = [f"{'':18} {'video':>8} {'geometry':>9}"] if "geometry" in result else []
+    for label, key in (("p, b, m closed", "pbm_closed"), ("open vowels open", "vowels_open")):
+        line = f"{label:18} {result[key]:8.1%}"
+        if "geometry" in result:
+            line += f" {result['geometry'][key]:9.1%}"
+        lines.append(line)
+    for kind in ("classes", "phones"):
+        lines += ["", f"{kind:18}  count   shut  opened    gap"]
+        lines += [
+            f"{name:18} {row['count']:6} {row['shut']:6.0%} {row['opened']:7.0%} {row['gap']:6.2f}"
+            for name, row in result[kind].items()
+            if row["count"]
+        ]
     return "\n".join(lines)

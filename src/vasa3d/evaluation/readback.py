@@ -1,13 +1,14 @@
 """Reading motion back from drawn frames with a face tracker that knows nothing of the avatar.
 
-The inner-lip gap of frame t is g(t) = |p_13 - p_14| / w(t): p_13 and p_14 are the landmarks in the
-middle of the inner upper and lower lip edge, w(t) is the distance between the outer corners of the
-eyes, all in pixels, so g has no unit and does not change with size.
+The inner-lip gap of a frame is g = 0.09 m |p_13 - p_14| / w: p_13 and p_14 are the landmarks in the
+middle of the inner upper and lower lip edge, w is the distance between the outer corners of the
+eyes, all in pixels. Taking w for 90 mm, as in most adults, makes g metres at any picture size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from types import TracebackType
 
 import numpy as np
 
@@ -17,37 +18,55 @@ from vasa3d.types import F32, Frame
 
 EYE_OUTER = (33, 263)
 """Landmarks at the outer corners of the right and the left eye."""
+EYE_OUTER_METRES = 0.09
 
 
-def tracked_lip_gap(frames: Iterable[Frame]) -> F32:
-    """Inner-lip gap found in each of the frames of one clip.
+class LipReader:
+    """Inner-lip gap of drawn frames; a context manager, since the tracker holds native memory.
 
-    Args:
-        frames: Drawn pictures, over an opaque background.
+    Every frame is searched anew, so nothing of a neighbouring frame leaks into it.
+    """
 
-    Returns:
-        (T,) float32 gap over the distance of the outer eye corners; frames in which no face is
-        found take the value between their neighbours.
+    def __init__(self) -> None:
+        self._tracker = LandmarkTracker()
+
+    def __enter__(self) -> LipReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tracker.close()
+
+    def __call__(self, frame: Frame) -> float:
+        """Gap in metres; NaN where no face is found.
+
+        Args:
+            frame: A drawn picture over an opaque background.
+        """
+        points = self._tracker(frame.to_uint8())
+        return float("nan") if points is None else gap_of(points)
+
+
+def gap_of(points: F32) -> float:
+    """Inner-lip gap in metres of (478, 2 or 3) landmarks in pixels."""
+    upper, lower = points[list(LIP_INNER), :2]
+    right, left = points[list(EYE_OUTER), :2]
+    width = max(float(np.linalg.norm(right - left)), 1e-6)
+    return EYE_OUTER_METRES * float(np.linalg.norm(upper - lower)) / width
+
+
+def bridge(gaps: Sequence[float]) -> F32:
+    """(T,) the gaps of one clip; frames without a face take the value between their neighbours.
 
     Raises:
-        FaceError: No face is found in any frame.
+        FaceError: No frame shows a face.
     """
-    tracker = LandmarkTracker()
-    gaps = []
-    try:
-        for frame in frames:
-            points = tracker(frame.to_uint8())
-            gaps.append(np.nan if points is None else _gap(points[:, :2]))
-    finally:
-        tracker.close()
-    gap = np.array(gaps, np.float64)
-    found = np.flatnonzero(np.isfinite(gap))
+    values = np.asarray(gaps, np.float64)
+    found = np.flatnonzero(np.isfinite(values))
     if len(found) == 0:
         raise FaceError("no face was found in the drawn frames.", hint="try another avatar")
-    return np.interp(np.arange(len(gap)), found, gap[found]).astype(np.float32)
-
-
-def _gap(points: F32) -> float:
-    upper, lower = points[list(LIP_INNER)]
-    right, left = points[list(EYE_OUTER)]
-    return float(np.linalg.norm(upper - lower) / max(np.linalg.norm(right - left), 1e-6))
+    return np.interp(np.arange(len(values)), found, values[found]).astype(np.float32)
