@@ -161,7 +161,7 @@ class Avatar:
             g.means + delta[:, :3],
             build_covariances(g.quats + delta[:, 3:7], g.scales * np.exp(delta[:, 7:10])),
             np.clip(g.opacities + delta[:, 13], 0.0, 1.0),
-            g.colors + delta[:, 10:13],
+            np.clip(g.colors + delta[:, 10:13], 0.0, 1.0),
         )
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
