@@ -19,6 +19,7 @@ from vasa3d.portrait.detection import (
     FaceBox,
     LandmarkTracker,
     detect_faces,
+    warp,
 )
 from vasa3d.portrait.fitting import FACE_OVAL, HeadFit, face_width, fit_head
 from vasa3d.portrait.image import Photo
@@ -173,7 +174,7 @@ def _face_patch(rgb: U8, landmarks: F32) -> tuple[U8, np.ndarray]:
     high = np.ceil(landmarks[list(FACE_OVAL), :2].max(0)).astype(int)
     scale = 192.0 / max(1, (high - low).max())
     to_patch = np.array([[scale, 0, -low[0] * scale], [0, scale, -low[1] * scale]])
-    patch = cv2.warpAffine(rgb, to_patch, (192, 192), flags=cv2.INTER_AREA)
+    patch = warp(rgb, to_patch, (192, 192))
     oval = landmarks[list(FACE_OVAL), :2] @ to_patch[:, :2].T + to_patch[:, 2]
     mask = np.zeros((192, 192), np.uint8)
     cv2.fillPoly(mask, [np.round(oval).astype(np.int32)], (1,))
@@ -277,7 +278,7 @@ def _warp(image: U8, to_window: np.ndarray) -> tuple[U8, tuple[int, int, int, in
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         to_window = np.array([[1.0, 0, to_window[0, 2]], [0, 1.0, to_window[1, 2]]])
     flags = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_LINEAR
-    window = cv2.warpAffine(
+    window = warp(
         image, to_window, (WINDOW_SIDE, WINDOW_SIDE), flags=flags, borderMode=cv2.BORDER_REFLECT
     )
     corner = to_window[:, 2]

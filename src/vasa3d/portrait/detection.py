@@ -121,7 +121,7 @@ def _detect_in_window(rgb: U8, x: int, y: int, w: int, h: int) -> list[FaceBox]:
     scale = min(1.0, _DETECTION_SIDE / max(w, h))
     to_window = np.array([[scale, 0, -x * scale], [0, scale, -y * scale]])
     size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    view = cv2.warpAffine(rgb, to_window, size, flags=cv2.INTER_AREA, borderValue=(127, 127, 127))
+    view = warp(rgb, to_window, size, borderValue=(127, 127, 127))
     view_h, view_w = view.shape[:2]
     boxes = []
     for model in (0, 1):
@@ -201,13 +201,7 @@ class LandmarkTracker:
             to_crop, view = np.array([[1.0, 0, 0], [0, 1.0, 0]]), rgb
         else:
             to_crop = similarity_crop(face.center, 2.2 * face.size, face.roll, _CROP_SIDE)
-            view = cv2.warpAffine(
-                rgb,
-                to_crop,
-                (_CROP_SIDE, _CROP_SIDE),
-                flags=cv2.INTER_AREA,
-                borderValue=(127, 127, 127),
-            )
+            view = warp(rgb, to_crop, (_CROP_SIDE, _CROP_SIDE), borderValue=(127, 127, 127))
         with quiet_native_logs():
             result = self._mesh.process(np.ascontiguousarray(view))
         if not result.multi_face_landmarks:
@@ -232,3 +226,20 @@ def similarity_crop(center: F32, side: float, roll: float, out_side: int) -> np.
     linear = np.array([[c, -s], [s, c]])
     offset = out_side / 2 - linear @ np.asarray(center, np.float64)
     return np.hstack([linear, offset[:, None]])
+
+
+def warp(
+    image: np.ndarray, to_out: np.ndarray, size: tuple[int, int], **options: Any
+) -> np.ndarray:
+    """A picture seen through an affine map of points.
+
+    Args:
+        image: (H, W) or (H, W, C).
+        to_out: (2, 3) map from points of the picture to points of the result; pixel centres lie at half integers, while
+            OpenCV counts from the centre of the first pixel.
+        size: Width and height of the result.
+        options: Of ``cv2.warpAffine``: ``flags``, ``borderMode``, ``borderValue``.
+    """
+    by_index = np.array(to_out, np.float64)
+    by_index[:, 2] += by_index[:, :2].sum(1) / 2 - 0.5
+    return cv2.warpAffine(image, by_index, size, **options)
