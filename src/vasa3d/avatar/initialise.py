@@ -26,7 +26,9 @@ from vasa3d.avatar.sampling import (
     Cells,
     cut_cells,
     disc_covariances,
+    edge_shapes,
     read_pixels,
+    round_shapes,
     slanted_footprints,
 )
 from vasa3d.geometry.cameras import camera_center, project, unproject
@@ -45,10 +47,10 @@ from vasa3d.portrait.inpainting import fill_holes
 from vasa3d.types import F32, I32, Camera
 
 _SPACING_METRES = {
-    "face": 3e-3, "ears": 2.4e-3, "neck": 4e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
+    "face": 3.5e-3, "ears": 2.4e-3, "neck": 5e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
     "lidUpperLeft": 0.6e-3, "lidUpperRight": 0.6e-3, "lidLowerLeft": 0.8e-3, "lidLowerRight": 0.8e-3,
-    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.3e-3, "teethLower": 1.6e-3,
-    "tongue": 2.2e-3, "eyeLeft": 1.1e-3, "eyeRight": 1.1e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
+    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.5e-3, "teethLower": 2e-3,
+    "tongue": 2.2e-3, "eyeLeft": 1.3e-3, "eyeRight": 1.3e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
     "eyeSockets": 4e-3,
 }  # fmt: skip
 """Distance between neighbouring Gaussians of the base coat, in canonical space."""
@@ -73,9 +75,9 @@ class InitConfig:
         seed: Seed of the surface sampling.
     """
 
-    detail_budget: int = 13_500
-    layer_budget: int = 11_000
-    lining_budget: int = 3_000
+    detail_budget: int = 11_000
+    layer_budget: int = 17_500
+    lining_budget: int = 5_500
     solve_side: int = 512
     seed: int = 0
 
@@ -230,7 +232,7 @@ class _Scene:
         depth = self.depth[rows, cols]
         points = unproject(cells.centers, depth, self.camera)
         sigma = CELL_FILL * cells.sizes * depth / self.focal
-        covariances = self._footprints(points, normals, sigma)
+        covariances = self._footprints(points, normals, sigma, edge_shapes(rgb, cells))
         linear = self.to_canonical[face]
         means = np.einsum("nij,nj->ni", linear[:, :, :3], points) + linear[:, :, 3]
         return _Coat(
@@ -260,9 +262,11 @@ class _Scene:
         width = np.linalg.norm(points[61] - points[291])
         return float(np.linalg.norm(points[13] - points[14]) / max(width, 1e-6))
 
-    def _footprints(self, points: F32, normals: F32, sigma: F32) -> F32:
+    def _footprints(self, points: F32, normals: F32, sigma: F32, shapes: F32) -> F32:
         rotation = self.camera.viewmat[:3, :3]
-        return slanted_footprints(points, normals, sigma, rotation[0], rotation[1], self.eye)
+        return slanted_footprints(
+            points, normals, sigma, shapes, rotation[0], rotation[1], self.eye
+        )
 
     # Base coat
 
@@ -371,7 +375,10 @@ class _Scene:
         # The matte counts as a fourth colour, so that the silhouette gets the smallest cells.
         picture = np.dstack([_at_output_detail(foreground), self.analysis.alpha])
         cells = cut_cells(picture, weight, _framing_importance(len(weight)), budget)
-        front = self._height_coat(shape, shape.front, cells, foreground, CELL_FILL, cells.coverage)
+        shapes = edge_shapes(foreground, cells)
+        front = self._height_coat(
+            shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage
+        )
         lining = self._plain_cells(shape.solid & overlap, lining_budget)
         sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
         inner = self._height_coat(shape, sunk, lining, smooth, CLOSED_FILL)
@@ -385,7 +392,7 @@ class _Scene:
         weight = cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8))
         edge = np.where(self.analysis.alpha > 0.5, 1.0, 0.0).astype(np.float32)[..., None]
         edge = cv2.GaussianBlur(edge, (0, 0), 2.0)[..., None]
-        return cut_cells(edge, weight, np.ones_like(weight), budget)
+        return cut_cells(edge, weight, _framing_importance(len(weight)), budget, coarsest=16)
 
     def _behind_colors(self, trusted: np.ndarray, seed: int) -> F32:
         """(S, S, 3) colours of the back: clothes go on around, the head is covered by its hair."""
@@ -433,6 +440,7 @@ class _Scene:
         cells: Cells,
         image: F32,
         fill: float,
+        shapes: F32 | None = None,
         opacity: F32 | None = None,
     ) -> _Coat:
         _, normals = surface_points(depth, self.camera)
@@ -440,9 +448,10 @@ class _Scene:
         at = unproject(cells.centers, depth[rows, cols], self.camera)
         sigma = fill * cells.sizes * depth[rows, cols] / self.focal
         opacity = np.ones(len(at), np.float32) if opacity is None else opacity
+        shapes = round_shapes(len(at)) if shapes is None else shapes
         return _Coat(
             means=at.astype(np.float32),
-            covariances=self._footprints(at, normals[rows, cols], sigma),
+            covariances=self._footprints(at, normals[rows, cols], sigma, shapes),
             opacities=np.clip(opacity, 0.02, 0.97).astype(np.float32),
             colors=_cell_colors(image, cells),
             weights=shape.weights[rows, cols],

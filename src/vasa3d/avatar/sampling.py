@@ -14,11 +14,14 @@ import numpy as np
 
 from vasa3d.types import F32
 
-CELL_FILL = 0.5
+CELL_FILL = 0.42
 """Standard deviation of a cell's Gaussian as a fraction of its side: sharp; what shines through is the base coat."""
 CLOSED_FILL = 0.65
 """The same where Gaussians must close a surface by themselves."""
 _MAX_SLOPE = 3.0
+_EDGE_STRETCH = 0.7
+_FLAT_GRADIENT = 1e-5
+"""Squared gradient below which a picture counts as flat and its cells stay round."""
 _REMAP_ROWS = 30_000
 """OpenCV maps at most 32,767 points at a time."""
 
@@ -152,18 +155,55 @@ def _cells_of(mask: np.ndarray, weight: F32, side: int) -> Cells:
     )
 
 
-def slanted_footprints(
-    points: F32, normals: F32, sigma: F32, right: F32, down: F32, eye: F32
-) -> F32:
-    """Covariances of Gaussians that lie in a surface and look like round cells from the camera.
+def round_shapes(count: int) -> F32:
+    """(N, 2, 2) shapes of round cells for ``slanted_footprints``."""
+    return np.broadcast_to(np.eye(2, dtype=np.float32), (count, 2, 2))
 
-    A step of one cell to the right (or down) in the picture is carried along the viewing ray until it lies in the
-    surface again; steep surfaces are stretched by at most a factor of three.
+
+def edge_shapes(image: F32, cells: Cells) -> F32:
+    """Shapes that lie along the edges of a picture: hair, lids and folds are drawn by long thin Gaussians.
+
+    The structure tensor over each cell tells the direction of its edges and how clear it is; a clear edge stretches
+    the Gaussian along it and thins it across, keeping its area.
+
+    Args:
+        image: (S, S, 3) picture.
+        cells: Its cells.
+
+    Returns:
+        (N, 2, 2) float32 columns: two axes of unit area product in the picture, x right and y down.
+    """
+    grey = cv2.GaussianBlur(image.mean(-1), (0, 0), 0.8)
+    dx = cv2.Sobel(grey, cv2.CV_32F, 1, 0) / 8.0
+    dy = cv2.Sobel(grey, cv2.CV_32F, 0, 1) / 8.0
+    shapes = np.empty((len(cells.sizes), 2, 2), np.float32)
+    for size in np.unique(cells.sizes):
+        chosen = cells.sizes == size
+        sigma = float(max(0.6 * size, 0.8))
+        tensor = cv2.GaussianBlur(np.dstack([dx * dx, dx * dy, dy * dy]), (0, 0), sigma)
+        xx, xy, yy = read_pixels(tensor, cells.centers[chosen]).T
+        across = 0.5 * np.arctan2(2 * xy, xx - yy)
+        clear = np.sqrt((xx - yy) ** 2 + 4 * xy**2) / (xx + yy + _FLAT_GRADIENT)
+        stretch = np.exp(_EDGE_STRETCH * clear)
+        cos, sin = np.cos(across), np.sin(across)
+        shapes[chosen, :, 0] = np.stack([cos, sin], 1) / stretch[:, None]
+        shapes[chosen, :, 1] = np.stack([-sin, cos], 1) * stretch[:, None]
+    return shapes
+
+
+def slanted_footprints(
+    points: F32, normals: F32, sigma: F32, shapes: F32, right: F32, down: F32, eye: F32
+) -> F32:
+    """Covariances of Gaussians that lie in a surface and look like cells from the camera.
+
+    Each axis of a cell in the picture is carried along the viewing ray until it lies in the surface; steep surfaces
+    are stretched by at most a factor of three.
 
     Args:
         points: (N, 3) world points.
         normals: (N, 3) unit surface normals.
-        sigma: (N,) standard deviation across the view, metres.
+        sigma: (N,) standard deviation of a round cell across the view, metres.
+        shapes: (N, 2, 2) axes of the cell in the picture as columns, in units of ``sigma``.
         right: (3,) the camera's x axis in the world.
         down: (3,) the camera's y axis in the world.
         eye: (3,) centre of projection.
@@ -176,8 +216,11 @@ def slanted_footprints(
     facing = np.sum(normals * rays, 1)
     facing = np.where(facing < 0, np.minimum(facing, -1e-3), np.maximum(facing, 1e-3))
     axes = []
-    for step in (right, down):
-        slope = np.clip(-(normals @ step) / facing, -_MAX_SLOPE, _MAX_SLOPE)
+    for k in range(2):
+        step = shapes[:, :1, k] * right + shapes[:, 1:, k] * down
+        length = np.linalg.norm(step, axis=1)
+        limit = _MAX_SLOPE * length
+        slope = np.clip(-np.sum(normals * step, 1) / facing, -limit, limit)
         axes.append((step + rays * slope[:, None]) * sigma[:, None])
     thickness = np.maximum(0.15 * sigma, 1e-4)[:, None] * normals
     return outer_covariances([*axes, thickness])
