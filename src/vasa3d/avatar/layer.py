@@ -92,7 +92,7 @@ def shape_layer(
     return LayerShape(
         mask=mask,
         solid=alpha > 0.5,
-        front=_smooth(front, person, 2.0).astype(np.float32),
+        front=_smooth(front, person, 4.0).astype(np.float32),
         back=np.maximum(back, front + 0.004).astype(np.float32),
         weights=_spread_weights(mesh_weights),
     )
@@ -146,7 +146,7 @@ def _join(front: np.ndarray, covered: np.ndarray, face_depth: F32, scale: float)
     depth_of = np.zeros(labels.max() + 1)
     depth_of[labels[covered]] = face_depth[covered]
     nearest = depth_of[labels]
-    nearest = _smooth(np.where(covered, face_depth, nearest), np.ones_like(covered), 5.0)
+    nearest = _smooth(np.where(covered, face_depth, nearest), np.ones_like(covered), 9.0)
     step = np.clip(distance * scale / _JOIN_METRES, 0.0, 1.0)
     share = step**2 * (3 - 2 * step)
     return np.where(covered, face_depth, nearest + (front - nearest) * share)
