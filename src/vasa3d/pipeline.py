@@ -231,6 +231,8 @@ def turning_point(avatar: Avatar) -> F32:
 def _camera_file(path: Path, time_seconds: np.ndarray) -> tuple[np.ndarray, ...]:
     names = ("yaw", "pitch", "distance")
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError(f"{path} is no file")
         if path.stat().st_size > 1_000_000:
             raise ValueError("the file is larger than 1 MB")
         keys = json.loads(path.read_text(encoding="utf-8"))
@@ -245,14 +247,21 @@ def _camera_file(path: Path, time_seconds: np.ndarray) -> tuple[np.ndarray, ...]
         )
         if not np.isfinite(table).all() or not (np.diff(table[:, 0]) >= 0).all():
             raise ValueError("times must rise and all values must be finite")
-        if not ((table[:, 3] > 0.2) & (table[:, 3] < 5)).all() or np.abs(table[:, 2]).max() > 80:
+        if not ((table[:, 3] >= 0.2) & (table[:, 3] <= 5)).all() or np.abs(table[:, 2]).max() > 80:
             raise ValueError("distance must lie in 0.2 to 5 and pitch in -80 to 80")
     except OSError as error:
         raise InputError(
             f"camera {path} is neither front, orbit nor swing, nor a readable file.",
             hint="choose front, orbit, swing or a .json file",
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise InputError(
             f"camera file {path} is not usable: {error}.",
             hint='write key frames like [{"time": 0, "yaw": 0}, {"time": 4, "yaw": 30, "pitch": 5}]',
