@@ -6,7 +6,8 @@ Maximum a posteriori: minimise over camera pose (R, t), identity b and expressio
 
 where X_i are the landmarks embedded in the head model (linear in b and w) and x_i those found in the picture. A head
 model cannot hold every face, so what is left is closed by smooth per-vertex offsets that move the surface parallel to
-the image. The head stays in its own frame: all rigid motion is the camera's.
+the image and keep the lips of a resting face together (``lips``). The head stays in its own frame: all rigid motion is
+the camera's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scipy.interpolate import RBFInterpolator
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.head import ArkitHead
 from vasa3d.portrait.detection import IRIS_CENTERS
+from vasa3d.portrait.lips import fit_opening, join_lips
 from vasa3d.types import F32, Camera, check_array
 
 NUM_MESH_LANDMARKS = 468
@@ -109,6 +111,15 @@ def fit_head(
         _project(points[:NUM_MESH_LANDMARKS], camera) - found[:NUM_MESH_LANDMARKS], axis=1
     )
     offsets = _offsets(head, camera, points, found, identity, config)
+    expression = fit_opening(
+        head,
+        expression,
+        found,
+        lambda shown: _project(
+            _landmarks_on(head, _vertices(head, identity, shown) + offsets), camera
+        ),
+        problem.face_width,
+    )
     eyes, offsets = _fit_gaze(head, camera, identity, expression, offsets, found)
     return HeadFit(
         camera=camera,
@@ -343,7 +354,7 @@ def _offsets(
     offsets = interpolate(unfolded)
     norm = np.linalg.norm(offsets, axis=1, keepdims=True)
     offsets *= np.minimum(1.0, config.offset_limit_metres / np.maximum(norm, 1e-9))
-    return offsets.astype(np.float32)
+    return join_lips(head, unfolded, offsets.astype(np.float32))
 
 
 def unfolded_expression(head: ArkitHead) -> F32:
