@@ -2,14 +2,29 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from vasa3d.audio.clips import load_audio
 from vasa3d.audio.textgrid import Interval, parse_textgrid, phone_tier, read_textgrid
-from vasa3d.errors import InputError
-from vasa3d.evaluation.lipsync import evaluate_lipsync, lip_gap, merge
-from vasa3d.types import ARKIT_INDEX, MotionLatents
+from vasa3d.avatar.avatar import Avatar
+from vasa3d.errors import FaceError, InputError
+from vasa3d.evaluation import lipsync
+from vasa3d.evaluation.lipsync import (
+    PHONE_CLASSES,
+    Sentence,
+    evaluate_lipsync,
+    lip_gap,
+    lipsync_events,
+    merge,
+    score,
+)
+from vasa3d.evaluation.readback import EYE_OUTER, EYE_OUTER_METRES, bridge, gap_of
+from vasa3d.portrait.detection import LIP_INNER
+from vasa3d.types import ARKIT_INDEX, SAMPLE_RATE, AudioClip, MotionLatents
+from vasa3d.weights import assets_dir
 
 LONG = """File type = "ooTextFile"
 Object class = "TextGrid"
@@ -175,3 +190,95 @@ def test_lip_gap_follows_the_jaw_and_ignores_the_head() -> None:
     assert 0.008 < gap[2] < 0.02
     pose[:, 0] = 0.3
     np.testing.assert_array_equal(lip_gap(MotionLatents(dyn, pose)), gap)
+
+
+def test_classes_hold_every_phone_once() -> None:
+    result = evaluate_lipsync(gaps([(0.6, 0.7, 0.0)]), 100.0, PHONES)
+    counts = {name: row["count"] for name, row in result["classes"].items()}
+    assert counts == {
+        "closed": 2, "teeth": 0, "rounded": 0, "open": 2, "other_vowels": 0, "other_consonants": 1,
+    }  # fmt: skip
+    assert result["classes"]["closed"]["shut"] == result["pbm_closed"] == 0.5
+    assert math.isnan(result["classes"]["teeth"]["shut"])
+    named = [phone for members in PHONE_CLASSES.values() for phone in members]
+    assert len(named) == len(set(named))
+
+
+def test_sentences_of_one_speaker_share_the_widest_gap() -> None:
+    wide, narrow = 0.01 * gaps([(0.6, 0.7, 0.0), (1.0, 1.1, 0.0)]), np.full(200, 0.001)
+    assert score([narrow], 100.0, [PHONES])["vowels_open"] == 1.0
+    both = score([wide, narrow], 100.0, [PHONES, PHONES])
+    assert both["vowels_open"] == 0.5
+    assert both["widest_metres"] == 0.01
+
+
+def test_noise_of_a_mouth_that_never_opens_is_no_opening() -> None:
+    noise = np.random.default_rng(0).uniform(0.0, 4e-4, 200)
+    assert score([noise], 100.0, [PHONES])["vowels_open"] == 0.0
+
+
+def test_gap_of_landmarks_does_not_change_with_size_and_roll() -> None:
+    points = np.zeros((478, 3), np.float32)
+    points[list(EYE_OUTER), :2] = [(100, 100), (190, 100)]
+    points[list(LIP_INNER), :2] = [(145, 180), (145, 190)]
+    assert gap_of(points) == pytest.approx(EYE_OUTER_METRES * 10 / 90)
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]], np.float32)
+    moved = points.copy()
+    moved[:, :2] = 3.0 * points[:, :2] @ turn.T + 7.0
+    assert gap_of(moved) == pytest.approx(gap_of(points), rel=1e-5)
+
+
+def test_frames_without_a_face_are_bridged() -> None:
+    nan = float("nan")
+    np.testing.assert_allclose(bridge([nan, 1.0, nan, 3.0, nan]), [1.0, 1.0, 2.0, 3.0, 3.0])
+    with pytest.raises(FaceError):
+        bridge([nan, nan])
+
+
+@pytest.fixture(scope="module")
+def demo() -> Sentence:
+    """Now my lips, my eyes, and my whole face: the middle of the demo's sentence."""
+    start, end = 3.6, 6.3
+    clip = load_audio(assets_dir() / "demo.flac")
+    samples = clip.samples[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+    said = phone_tier(read_textgrid(Path(__file__).parent / "data" / "demo.TextGrid"))
+    phones = [
+        Interval(p.start - start, p.end - start, p.label)
+        for p in said
+        if p.start >= start and p.end <= end - 0.1
+    ]
+    return Sentence("demo", AudioClip(samples), phones)
+
+
+def speaks(figures: dict[str, Any]) -> bool:
+    """Whether these are the figures of lips that follow the sounds."""
+    wide = 0.006 < figures["widest_metres"] < 0.03
+    return wide and figures["pbm_closed"] >= 0.75 and figures["vowels_open"] >= 0.85
+
+
+def test_lips_read_from_the_drawn_avatar_follow_the_sounds(avatar: Avatar, demo: Sentence) -> None:
+    *steps, last = lipsync_events(avatar, [demo])
+    assert last.data["classes"]["closed"]["count"] >= 4
+    assert last.data["classes"]["open"]["count"] >= 4
+    assert speaks(last.data), last.data
+    assert speaks(last.data["geometry"]), last.data["geometry"]
+    assert [step.done for step in steps] == list(range(1, last.total + 1))
+
+
+@pytest.mark.parametrize("stuck", [0.0, 0.5])
+@pytest.mark.parametrize("rendered", [False, True])
+def test_a_stuck_jaw_is_found(
+    avatar: Avatar, demo: Sentence, monkeypatch: pytest.MonkeyPatch, stuck: float, rendered: bool
+) -> None:
+    speak = lipsync.speak
+    every = 3 if rendered else 1
+
+    def broken(clip: AudioClip, *, fps: float, seed: int) -> MotionLatents:
+        motion = speak(clip, fps=fps, seed=seed)
+        motion.dyn[:, ARKIT_INDEX["jawOpen"]] = stuck
+        return MotionLatents(motion.dyn[::every].copy(), motion.pose[::every].copy(), fps)
+
+    monkeypatch.setattr(lipsync, "speak", broken)
+    slow = [Interval(p.start / every, p.end / every, p.label) for p in demo.phones]
+    *_, last = lipsync_events(avatar, [Sentence("stuck", demo.clip, slow)], rendered=rendered)
+    assert not speaks(last.data), last.data

@@ -117,11 +117,13 @@ def score(gaps: Sequence[F32], fps: float, phones: Sequence[list[Interval]]) -> 
         phones: Phones of each sentence.
 
     Returns:
-        As ``evaluate_lipsync``.
+        As ``evaluate_lipsync``, and ``widest_metres``.
     """
-    widest = max(float(np.percentile(np.concatenate(gaps), 98)), LEAST_WIDEST_METRES)
+    widest = float(np.percentile(np.concatenate(gaps), 98))
+    measure = max(widest, LEAST_WIDEST_METRES)
     pairs = zip(gaps, phones, strict=True)
-    return merge([evaluate_lipsync(gap, fps, said, widest) for gap, said in pairs])
+    figures = merge([evaluate_lipsync(gap, fps, said, measure) for gap, said in pairs])
+    return {**figures, "widest_metres": round(widest, 5)}
 
 
 def evaluate_lipsync(
