@@ -58,6 +58,7 @@ _FOLDED = 2.0
 _FOLDED_LID = 1.5
 """Skin (and lids) whose area is this many times larger in canonical space than in the photo is folded away there."""
 _LINING_DEPTH_METRES = 0.008
+_BACK_SHADE = 0.85
 _EYES = ("eyeLeft", "eyeRight")
 _LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
 _INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
@@ -325,6 +326,7 @@ class _Scene:
         colors = skin_colors(
             head, self.posed, analysis.foreground, trusted, self.depth, self.camera, folded_vertex
         )
+        self._cover_skull(colors)
         edges = np.concatenate(list(head.lid_rings.values()))
         pixels, _ = project(self.posed[edges], self.camera)
         soft = cv2.GaussianBlur(analysis.foreground, (0, 0), 1.5)
@@ -399,19 +401,39 @@ class _Scene:
         foreground = self.analysis.foreground
         trusted = cv2.erode(trusted.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
         behind = fill_holes(foreground, trusted.astype(np.float32))
-        chin = float(self.analysis.landmarks[152, 1])
-        rows = np.arange(len(foreground))[:, None] + 0.5
-        hair = trusted & (rows < chin)
-        scalp = self._shown(self._faces_of("scalp")) & (self.analysis.alpha > 0.9)
-        chosen = hair & scalp if (hair & scalp).sum() > 200 else hair
         behind = cv2.GaussianBlur(behind, (0, 0), 4.0)
-        if chosen.sum() > 50:
+        hair = self._hair_pixels()
+        if hair is not None:
+            chin = float(self.analysis.landmarks[152, 1])
+            rows = np.arange(len(foreground))[:, None] + 0.5
             share = 0.9 * np.clip((chin - rows) / (0.2 * chin) + 0.5, 0.0, 1.0)[..., None]
             smooth = cv2.GaussianBlur(foreground, (0, 0), 8.0)
-            contrast = 0.6 * float((foreground - smooth)[chosen].std())
-            color = np.median(foreground[chosen], 0) + contrast * _strands(rows.shape[0], seed)
+            contrast = 0.6 * float((foreground - smooth)[hair].std())
+            color = np.median(foreground[hair], 0) + contrast * _strands(rows.shape[0], seed)
             behind = behind + share * (color - behind)
-        return np.clip(0.85 * behind, 0.0, 1.0).astype(np.float32)
+        return np.clip(_BACK_SHADE * behind, 0.0, 1.0).astype(np.float32)
+
+    def _hair_pixels(self) -> np.ndarray | None:
+        """(S, S) bool pixels that show what covers the skull: hair, a hat, a scarf, or bare scalp; None without any."""
+        sure = (
+            cv2.erode((self.analysis.alpha > 0.9).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        )
+        rows = np.arange(len(sure))[:, None] + 0.5
+        layer = sure & ~self.covered & (rows < float(self.analysis.landmarks[152, 1]))
+        on_scalp = layer & self._shown(self._faces_of("scalp"))
+        chosen = on_scalp if on_scalp.sum() > 200 else layer
+        return chosen if chosen.sum() > 50 else None
+
+    def _cover_skull(self, colors: F32) -> None:
+        """Give the hidden part of the scalp the colour of the hair; diffusion would bring skin from the ears."""
+        hair = self._hair_pixels()
+        if hair is None:
+            return
+        rays = self.posed - self.eye
+        facing = -np.sum(self.normals * rays, 1) / np.linalg.norm(rays, axis=1)
+        hidden = np.clip((0.45 - facing) / 0.3, 0.0, 1.0) * self.head.regions["scalp"]
+        color = _BACK_SHADE * np.median(self.analysis.foreground[hair], 0)
+        colors += hidden[:, None].astype(np.float32) * (color - colors)
 
     def _layer_shape(self) -> LayerShape:
         head = self.head
