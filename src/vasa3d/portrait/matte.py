@@ -7,6 +7,8 @@ al. 2020) the colour of the person alone, free of the background's (no halo).
 
 from __future__ import annotations
 
+import contextlib
+import io
 from functools import cache
 from typing import Any
 
@@ -88,7 +90,9 @@ def _refine(rgb: U8, rough: F32) -> F32:
     trimap = _trimap(small_rough)
     if not ((trimap == 0.0).any() and (trimap == 1.0).any()):
         return (rough > 0.5).astype(np.float32)
-    alpha = np.asarray(estimate_alpha_cf(small / 255.0, trimap), np.float32)
+    # The solver prints advice when its first preconditioner fails; standard output belongs to results.
+    with contextlib.redirect_stdout(io.StringIO()):
+        alpha = np.asarray(estimate_alpha_cf(small / 255.0, trimap), np.float32)
     if scale < 1.0:
         alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
         guide = rgb.astype(np.float32) / 255.0
