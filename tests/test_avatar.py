@@ -131,6 +131,12 @@ def test_photo_latents_pose_the_head_as_it_was_fitted(avatar, analysis) -> None:
         avatar.personal_head, avatar.photo_expression, avatar.mood, avatar.photo_eyes
     )
     head = avatar.head
+    joints = np.zeros((len(head.joint_names), 3), np.float32)
+    joints[head.joint_names.index("eyeLeft")] = avatar.photo_eyes[0]
+    joints[head.joint_names.index("eyeRight")] = avatar.photo_eyes[1]
+    still = np.zeros(3, np.float32)
+    fitted = avatar.personal_head.vertices(avatar.photo_expression, joints, still)
+    assert np.abs(vertices - fitted).max() < 1e-5  # the mood is taken off and put back
     corners = vertices[head.faces[head.landmark_faces]]
     points = np.einsum("lk,lkd->ld", head.landmark_bary, corners)
     pixels, _ = project(points.astype(np.float32), analysis.fit.camera)
@@ -242,6 +248,20 @@ def test_the_body_stays_when_the_head_turns(avatar) -> None:
     assert len(root) > 300
     assert np.abs(a.means - b.means)[root].max() < 5e-3
     assert np.linalg.norm((a.means - b.means)[: avatar.gaussians.num_surface], axis=1).max() > 0.02
+
+
+def test_hair_turns_with_the_head(avatar) -> None:
+    head, g = avatar.head, avatar.gaussians
+    turn = np.array([0.1, 0.4, -0.2])
+    a, b = avatar.pose(latents()), avatar.pose(latents((0.1, 0.4, -0.2)))
+    hair = (
+        np.flatnonzero(g.layer_weights[:, head.joint_names.index("head")] > 0.995) + g.num_surface
+    )
+    assert len(hair) > 1000
+    before, after = a.means[hair].astype(np.float64), b.means[hair].astype(np.float64)
+    want = (before - before.mean(0)) @ axis_angle_to_matrix(turn).T
+    assert np.linalg.norm(after - after.mean(0) - want, axis=1).max() < 2e-3
+    assert np.linalg.norm(after - before, axis=1).mean() > 0.02
 
 
 def test_lips_carry_their_gaussians(avatar) -> None:

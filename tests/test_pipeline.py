@@ -231,9 +231,16 @@ def test_sizes_at_the_limits_are_drawn(avatar, size) -> None:
 
 
 def test_there_is_one_frame_for_each_frame_of_motion(avatar) -> None:
-    frames = list(render(avatar, clip(5), "swing", size=96))
+    motion = clip(5)
+    cameras = camera_path(avatar, "swing", 5, FPS, 96)
+    frames = list(render(avatar, motion, "swing", size=96))
     assert len(frames) == 5
-    assert not np.array_equal(frames[0].rgb, frames[4].rgb)
+    for t in (0, 2, 4):
+        alone = MotionLatents(motion.dyn[t : t + 1], motion.pose[t : t + 1], motion.fps)
+        (want,) = render(avatar, alone, [cameras[t]])
+        assert np.array_equal(frames[t].rgb, want.rgb)
+    still = list(render(avatar, motion, size=96))
+    assert not np.array_equal(still[0].rgb, still[4].rgb)
     assert list(render(avatar, clip(0), size=96)) == []
 
 
