@@ -71,12 +71,12 @@ def load_asset(name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return tensors, metadata
 
 
-def register_asset(
-    name: str, path: Path, *, recipe: str, licence: str, sources: list[str]
-) -> None:
+def register_asset(name: str, path: Path, *, recipe: str, licence: str, sources: list[str]) -> None:
     """Write an asset's entry into the manifest beside it (called by training recipes)."""
     manifest_path = path.parent / MANIFEST_NAME
-    entries = json.loads(manifest_path.read_text(encoding="utf-8")) if manifest_path.is_file() else {}
+    entries = (
+        json.loads(manifest_path.read_text(encoding="utf-8")) if manifest_path.is_file() else {}
+    )
     data = path.read_bytes()
     entries[name] = {
         "file": path.name,
