@@ -46,7 +46,7 @@ _PAIRED = {"mouthStretch", "mouthSmile", "mouthDimple", "mouthLowerDown", "mouth
 _TARGETS: dict[str, dict[str, float]] = {
     "sil": {},
     "PBM": {"jawOpen": 0.04},
-    "FV": {"jawOpen": 0.04, "mouthUpperUp": 0.15, "mouthRollLower": 0.35, "mouthShrugLower": 0.15},
+    "FV": {"jawOpen": 0.075, "mouthUpperUp": 0.20, "mouthRollLower": 0.28, "mouthShrugLower": 0.12},
     "TH": {"jawOpen": 0.09, "mouthLowerDown": 0.18, "mouthUpperUp": 0.10, "tongueOut": 0.10},
     "TD": {"jawOpen": 0.075, "mouthLowerDown": 0.18, "mouthUpperUp": 0.08},
     "KG": {"jawOpen": 0.12, "mouthLowerDown": 0.12, "mouthUpperUp": 0.06},
@@ -207,15 +207,13 @@ def _blend(out: F32, channel: str, value: F32 | float, weight: F32) -> None:
 
 
 def _bite(out: F32, weight: F32) -> None:
-    """Lower lip to the upper teeth, in place."""
-    jaw = out[:, ARKIT_INDEX["jawOpen"]] * np.float32(0.35)
-    _blend(out, "jawOpen", jaw, weight)
-    _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw, weight)
-    _blend(out, "mouthRollLower", 0.45, weight)
+    """Lower lip to the edge of the upper teeth, which show under the raised upper lip, in place."""
+    _blend(out, "jawOpen", 0.075, weight)
+    _blend(out, "mouthRollLower", 0.30, weight)
     _blend(out, "mouthShrugLower", 0.12, weight)
-    _blend(out, "mouthUpperUp", 0.28, weight)
-    _blend(out, "mouthLowerDown", 0.0, weight)
-    _blend(out, "mouthFunnel", 0.0, weight)
+    _blend(out, "mouthUpperUp", 0.24, weight)
+    for channel in ("mouthClose", "mouthLowerDown", "mouthFunnel"):
+        _blend(out, channel, 0.0, weight)
 
 
 def _shut(out: F32, weight: F32) -> None:
@@ -225,6 +223,8 @@ def _shut(out: F32, weight: F32) -> None:
     _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw + np.float32(0.01), weight)
     for channel in ("mouthLowerDown", "mouthUpperUp", "mouthFunnel", "mouthShrugLower"):
         _blend(out, channel, 0.0, weight)
+    # Lips that press together cannot pout as far as open ones.
+    _blend(out, "mouthPucker", out[:, ARKIT_INDEX["mouthPucker"]] * np.float32(0.6), weight)
     _blend(out, "mouthRollLower", 0.10, weight)
     _blend(out, "mouthRollUpper", 0.08, weight)
     for name in ("mouthPressLeft", "mouthPressRight"):
