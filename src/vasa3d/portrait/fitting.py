@@ -348,9 +348,7 @@ def _offsets(
     sites = np.concatenate([support[used], anchors])
     values = np.concatenate([world[used], np.zeros_like(anchors)])
     # Landmark noise differs from fold to fold of one point, so identical sites are kept apart by a tiny smoothing.
-    interpolate = RBFInterpolator(
-        sites, values, kernel="linear", smoothing=config.offset_smoothing, neighbors=64
-    )
+    interpolate = RBFInterpolator(sites, values, kernel="linear", smoothing=config.offset_smoothing)
     offsets = interpolate(unfolded)
     norm = np.linalg.norm(offsets, axis=1, keepdims=True)
     offsets *= np.minimum(1.0, config.offset_limit_metres / np.maximum(norm, 1e-9))
