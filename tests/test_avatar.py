@@ -397,6 +397,23 @@ def test_nothing_shines_through_from_any_side(avatar, yaw) -> None:
         assert (shows > 0.05).mean() < 0.004
 
 
+@pytest.mark.parametrize("yaw", [135, 180, 225])
+def test_the_head_has_a_solid_back(avatar, yaw) -> None:
+    """Seen from behind there is a surface on the viewer's side of the head's middle, as wide as the front."""
+    front = avatar.camera.resized(256, 256)
+    view = orbit(front, turning_point(avatar), yaw, 0.0)
+    cloud = avatar.pose(latents())
+    drawn = render_cloud(cloud, view, depth=True)
+    assert drawn.depth is not None
+    inside = silhouette(drawn.alpha)
+    assert inside.sum() > 0.75 * silhouette(render_cloud(cloud, front).alpha).sum()
+    assert (drawn.alpha[inside] < 0.95).mean() < 0.01
+    _, middle = project(turning_point(avatar)[None], view)
+    nearer = float(middle[0]) - drawn.depth[inside]
+    assert np.median(nearer) > 0.04
+    assert (nearer < -0.02).mean() < 0.1
+
+
 def test_both_eyes_and_lips_are_free_of_holes(avatar) -> None:
     """The parts that move most are opaque when they have moved."""
     head, side = avatar.head, 384
