@@ -48,7 +48,7 @@ GENERATED_SHARES = {
     "flite": 8, "espeak": 4, "espeak_foreign": 4, "festival": 3, "festival_foreign": 2, "silence": 3,
 }  # fmt: skip
 MIXED_SHARES = {
-    "real": 9, "flite": 4, "espeak": 2, "espeak_foreign": 3, "festival": 2, "festival_foreign": 1, "silence": 3,
+    "real": 9, "flite": 3, "espeak": 2, "espeak_foreign": 3, "festival": 2, "festival_foreign": 1, "silence": 5,
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ class SpeechTrainingConfig:
         corpus: How much material is made.
     """
 
-    rounds: tuple[int, ...] = (450, 900, 1600)
+    rounds: tuple[int, ...] = (450, 900, 1600, 2100)
     crop_frames: int = 320
     learning_rate: float = 2.5e-3
     channels: int = 144

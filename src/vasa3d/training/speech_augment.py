@@ -38,7 +38,7 @@ def reverberate(samples: F32, rng: np.random.Generator) -> F32:
     time = np.arange(int(tail_seconds * SAMPLE_RATE)) / SAMPLE_RATE
     response = rng.standard_normal(len(time)) * 10.0 ** (-3.0 * time / tail_seconds)
     response[: int(0.002 * SAMPLE_RATE)] = 0.0
-    response *= 10 ** (rng.uniform(-16.0, 0.0) / 20) / np.sqrt(np.sum(response**2))
+    response *= 10 ** (rng.uniform(-16.0, 7.0) / 20) / np.sqrt(np.sum(response**2))
     response[0] = 1.0
     return fftconvolve(samples, response)[: len(samples)].astype(np.float32)
 
@@ -82,39 +82,96 @@ def tones(count: int, rng: np.random.Generator) -> F32:
 
 
 def music(count: int, rng: np.random.Generator) -> F32:
-    """Voices of plucked or bowed notes in a random scale, with drums at times; unit power."""
+    """From one instrument to an orchestra in a hall, with drums at times; unit power."""
     out = np.zeros(count)
-    beat = int(SAMPLE_RATE * rng.uniform(0.1, 0.5))
+    beat = int(SAMPLE_RATE * rng.uniform(0.06, 0.4))
     scale = np.sort(rng.choice(12, 7, replace=False))
-    for _ in range(rng.integers(2, 6)):
-        octave = rng.integers(2, 6)
-        brightness, sustained = rng.uniform(0.6, 2.0), rng.random() < 0.6
-        vibrato = rng.uniform(0.0, 0.008)
-        start = 0
-        while start < count:
-            length = beat * int(rng.choice([1, 1, 2, 2, 4]))
-            if rng.random() < 0.85:
-                pitch = 32.7 * 2.0 ** (octave + rng.choice(scale) / 12.0)
-                note = _note(length, pitch, brightness, sustained, vibrato, rng)
-                out[start : start + length] += note[: count - start]
-            start += length
-    if rng.random() < 0.5:
+    swell = 0.3 + 0.7 * _envelope(count, rng)
+    orchestra = rng.random() < 0.6
+    for _ in range(rng.integers(5, 13) if orchestra else rng.integers(1, 5)):
+        part = _part(count, beat, scale, orchestra, rng)
+        out += rng.uniform(0.2, 1.0) * (part * swell if rng.random() < 0.6 else part)
+    if rng.random() < 0.3:
         for start in range(0, count - beat, beat):
             hit = rng.standard_normal(beat) * np.exp(-np.arange(beat) / rng.uniform(200.0, 1500.0))
-            out[start : start + beat] += rng.uniform(0.0, 4.0) * hit
-    return _unit(out)
+            out[start : start + beat] += rng.uniform(0.0, 3.0) * hit
+    if orchestra or rng.random() < 0.3:
+        out = _hall(out, rng)
+    out = _unit(out)
+    return _unit(
+        out + 10 ** rng.uniform(-3.0, -1.0) * coloured_noise(count, rng) * np.abs(_slow(out))
+    )
+
+
+def _hall(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A concert hall: a tail of 0.8-2.8 s as loud as the direct sound or louder."""
+    tail_seconds = rng.uniform(0.8, 2.8)
+    time = np.arange(int(tail_seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    response = rng.standard_normal(len(time)) * 10.0 ** (-3.0 * time / tail_seconds)
+    response *= 10 ** (rng.uniform(-6.0, 6.0) / 20) / np.sqrt(np.sum(response**2))
+    response[0] += 1.0
+    return fftconvolve(sound, response)[: len(sound)]
+
+
+def _slow(sound: np.ndarray) -> np.ndarray:
+    """Loudness of a sound over 50 ms, for noise that follows the bow."""
+    width = SAMPLE_RATE // 20
+    power = np.convolve(sound**2, np.full(width, 1.0 / width), "same")
+    return np.sqrt(np.maximum(power, 0.0))
+
+
+def _part(
+    count: int, beat: int, scale: np.ndarray, orchestra: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """One instrument, or a section of several slightly out of tune, through the resonances of its body."""
+    octave = int(rng.integers(1, 6))
+    brightness, vibrato = rng.uniform(0.5, 2.2), rng.uniform(0.0, 0.012)
+    players = int(rng.integers(2, 6)) if orchestra else int(rng.choice([1, 1, 2, 4]))
+    sustained = rng.random() < 0.7
+    out, start, degree = np.zeros(count), 0, int(rng.integers(7))
+    while start < count:
+        length = min(beat * int(rng.choice([1, 1, 2, 2, 4, 8])), count - start)
+        degree = int(np.clip(degree + rng.integers(-3, 4), 0, 13))
+        if rng.random() < 0.9:
+            pitch = 32.7 * 2.0 ** (octave + degree // 7 + scale[degree % 7] / 12.0)
+            for _ in range(players):
+                tuned = pitch * (1.0 + rng.normal(0.0, 0.005 if players > 1 else 0.0))
+                note = _note(length, tuned, brightness, sustained, vibrato, rng)
+                out[start : start + length] += note
+        start += length
+    return _body(out, rng)
 
 
 def _note(
     count: int, pitch: float, brightness: float, sustained: bool, vibrato: float, rng
 ) -> np.ndarray:
+    """A tone read from one period of its wave."""
+    harmonics = np.zeros(513, complex)
+    number = min(int(7000 // pitch), 60)
+    orders = np.arange(1, number + 1)
+    phases = np.exp(2j * np.pi * rng.random(number))
+    harmonics[1 : number + 1] = rng.uniform(0.3, 1.0, number) / orders**brightness * phases
+    period = np.fft.irfft(harmonics, 1024) * 512
     time = np.arange(count) / SAMPLE_RATE
-    phase = 2 * np.pi * pitch * time + vibrato * pitch * np.sin(2 * np.pi * 5.5 * time)
-    number = int(min(16, 7000 // pitch)) + 1
-    wave = sum(rng.uniform(0.4, 1.0) * np.sin(h * phase) / h**brightness for h in range(1, number))
-    attack = np.minimum(1.0, time / rng.uniform(0.005, 0.08))
-    decay = np.minimum(1.0, (count / SAMPLE_RATE - time) / 0.03) if sustained else np.exp(-5 * time)
+    rate = rng.uniform(4.5, 7.0)
+    swing = vibrato / (2 * np.pi * rate) * np.sin(2 * np.pi * (rate * time + rng.random()))
+    wave = period[((pitch * (time + swing) + rng.random()) * 1024).astype(int) & 1023]
+    attack = np.minimum(1.0, time / rng.uniform(0.005, 0.12))
+    left = count / SAMPLE_RATE - time
+    decay = np.minimum(1.0, left / rng.uniform(0.02, 0.15)) if sustained else np.exp(-5 * time)
     return wave * attack * decay * rng.uniform(0.4, 1.0)
+
+
+def _body(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Resonances of a wooden or brass body: a few broad peaks, as vowels have them too."""
+    spectrum = np.fft.rfft(sound)
+    frequency = np.linspace(0.0, SAMPLE_RATE / 2, len(spectrum))
+    gain = np.full(len(spectrum), rng.uniform(0.1, 0.6))
+    for _ in range(rng.integers(1, 6)):
+        centre = 10 ** rng.uniform(2.3, 3.7)
+        width = centre * rng.uniform(0.08, 0.4)
+        gain += rng.uniform(0.3, 2.0) / (1.0 + ((frequency - centre) / width) ** 2)
+    return np.fft.irfft(spectrum * gain, len(sound))
 
 
 def _envelope(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -190,7 +247,7 @@ def record(clean: F32, babble: list[F32], rng: np.random.Generator) -> F32:
 
 def without_speech(count: int, rng: np.random.Generator) -> F32:
     """A recording in which nobody speaks."""
-    kind = rng.choice(5, p=(0.25, 0.15, 0.42, 0.08, 0.1))
+    kind = rng.choice(5, p=(0.18, 0.1, 0.52, 0.12, 0.08))
     if kind == 4:
         return (rng.integers(-1, 2, count) / 32768.0 * rng.integers(0, 3)).astype(np.float32)
     makers = (coloured_noise, tones, music, lambda n, r: music(n, r) + coloured_noise(n, r))

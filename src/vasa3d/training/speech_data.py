@@ -64,7 +64,7 @@ class CorpusConfig:
     festival_foreign_minutes: float = 16.0
     copies: int = 3
     real_copies: int = 7
-    silence_sessions: int = 100
+    silence_sessions: int = 120
     validation_takes: int = 16
 
 
