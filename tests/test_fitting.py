@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -149,6 +149,21 @@ def test_noise_in_the_landmarks_moves_the_fit_little(seed: int) -> None:
     assert turn_between(noisy.camera, clean.camera) < 3.0
     for name in SHOWN:
         assert abs(noisy.expression[ARKIT_INDEX[name]] - fit.expression[ARKIT_INDEX[name]]) < 0.2
+
+
+def test_offsets_follow_a_face_that_the_model_does_not_hold() -> None:
+    """A nose pulled aside is no identity of the model's: personal offsets carry the surface there."""
+    truth, _ = fitted(1)
+    width = face_width(truth.landmarks)
+    pulled = truth.landmarks.copy()
+    far = np.linalg.norm(pulled[:, :2] - pulled[4, :2], axis=1) / width
+    pulled[:, 0] += 0.03 * width * np.exp(-((far / 0.12) ** 2))
+    fit = fit_head(pulled, SIDE, SIDE, load_head())
+    plain = replace(fit, offsets=np.zeros_like(fit.offsets))
+    target = replace(truth, landmarks=pulled)
+    nose = far < 0.12
+    assert misses(target, plain)[nose].mean() > 0.006
+    assert misses(target, fit)[nose].mean() < 0.25 * misses(target, plain)[nose].mean()
 
 
 def test_offsets_are_bounded_and_leave_the_back_of_the_head_alone() -> None:
