@@ -10,6 +10,7 @@ import pytest
 from vasa3d.audio.clips import load_audio
 from vasa3d.audio.textgrid import Interval, parse_textgrid, phone_tier, read_textgrid
 from vasa3d.avatar.avatar import Avatar
+from vasa3d.avatar.deformation import mood_of
 from vasa3d.errors import FaceError, InputError
 from vasa3d.evaluation import lipsync
 from vasa3d.evaluation.lipsync import (
@@ -22,8 +23,16 @@ from vasa3d.evaluation.lipsync import (
     score,
 )
 from vasa3d.evaluation.readback import EYE_OUTER, EYE_OUTER_METRES, bridge, gap_of
+from vasa3d.motion.generator import EMOTIONS, MotionControls, speak
 from vasa3d.portrait.detection import LIP_INNER
-from vasa3d.types import ARKIT_INDEX, SAMPLE_RATE, AudioClip, MotionLatents
+from vasa3d.types import (
+    ARKIT_CHANNELS,
+    ARKIT_INDEX,
+    NUM_CHANNELS,
+    SAMPLE_RATE,
+    AudioClip,
+    MotionLatents,
+)
 from vasa3d.weights import assets_dir
 
 LONG = """File type = "ooTextFile"
@@ -270,11 +279,11 @@ def test_lips_read_from_the_drawn_avatar_follow_the_sounds(avatar: Avatar, demo:
 def test_a_stuck_jaw_is_found(
     avatar: Avatar, demo: Sentence, monkeypatch: pytest.MonkeyPatch, stuck: float, rendered: bool
 ) -> None:
-    speak = lipsync.speak
+    spoken = lipsync.speak
     every = 3 if rendered else 1
 
     def broken(clip: AudioClip, *, fps: float, seed: int) -> MotionLatents:
-        motion = speak(clip, fps=fps, seed=seed)
+        motion = spoken(clip, fps=fps, seed=seed)
         motion.dyn[:, ARKIT_INDEX["jawOpen"]] = stuck
         return MotionLatents(motion.dyn[::every].copy(), motion.pose[::every].copy(), fps)
 
@@ -282,3 +291,23 @@ def test_a_stuck_jaw_is_found(
     slow = [Interval(p.start / every, p.end / every, p.label) for p in demo.phones]
     *_, last = lipsync_events(avatar, [Sentence("stuck", demo.clip, slow)], rendered=rendered)
     assert not speaks(last.data), last.data
+
+
+@pytest.mark.parametrize("shown", ["every channel", "smile", "sneer"])
+def test_no_mood_of_a_portrait_parts_the_lips(shown: str) -> None:
+    expression = np.ones(NUM_CHANNELS, np.float32)
+    if shown != "every channel":
+        named = [shown in name.lower() for name in ARKIT_CHANNELS]
+        expression *= np.array(named, np.float32)
+    mood = mood_of(expression)
+    assert mood.max() > 0.05
+    gap = lip_gap(MotionLatents(mood[None], np.zeros((1, 6), np.float32)))
+    assert gap[0] < 0.001
+
+
+@pytest.mark.parametrize("emotion", sorted(EMOTIONS))
+def test_lips_shut_in_every_emotion(demo: Sentence, emotion: str) -> None:
+    motion = speak(demo.clip, controls=MotionControls(emotion={emotion: 1.0}))
+    figures = score([lip_gap(motion)], motion.fps, [demo.phones])
+    assert figures["classes"]["closed"]["shut"] >= 0.75
+    assert figures["classes"]["closed"]["gap"] * figures["widest_metres"] < 0.001

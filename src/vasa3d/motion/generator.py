@@ -44,6 +44,8 @@ EMOTIONS: dict[str, dict[str, float]] = {
 
 _BLOCK_SECONDS = 30
 _OPENS_LIPS = {"jawOpen", "mouthUpperUp"}
+_SNEER_CLOSE_RATIO = 0.16
+"""mouthClose that cancels at the lips what one unit of noseSneer opens."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,9 @@ class MotionStream:
         speaking = _sample(self._speaking[:, None], times, self._first)[:, 0]
         dyn, pose = self._idle.at(times, speaking)
         dyn += mouth[:, :-1]
-        dyn += self._emotion[0] + self._emotion[1] * (1.0 - mouth[:, -1:])
+        steady, opening, closing = self._emotion
+        contact = mouth[:, -1:]
+        dyn += steady + opening * (1.0 - contact) + closing * contact
         self._frames_out = stop
         self._forget(times[-1])
         return MotionLatents(np.clip(dyn, 0.0, 1.0).astype(np.float32), pose, self.fps)
@@ -236,12 +240,14 @@ def _sample(track: F32, times: np.ndarray, first: int) -> F32:
     return (track[low] * (1.0 - share) + track[high] * share).astype(np.float32)
 
 
-def _emotion_offsets(emotion: dict[str, float]) -> tuple[F32, F32]:
-    """(52,) offsets that always hold, and those that give way to contacts of the lips."""
-    steady, yielding = np.zeros((2, len(ARKIT_INDEX)), np.float32)
+def _emotion_offsets(emotion: dict[str, float]) -> tuple[F32, F32, F32]:
+    """(52,) offsets that always hold, those that give way to contacts of the lips, and those that help them."""
+    steady, opening, closing = np.zeros((3, len(ARKIT_INDEX)), np.float32)
     for name, strength in emotion.items():
         for channel, value in EMOTIONS[name].items():
-            into = yielding if channel in _OPENS_LIPS else steady
+            into = opening if channel in _OPENS_LIPS else steady
             for side in ("Left", "Right") if channel not in ARKIT_INDEX else ("",):
                 into[ARKIT_INDEX[channel + side]] += strength * value
-    return steady, yielding
+    sneer = steady[ARKIT_INDEX["noseSneerLeft"]]
+    closing[ARKIT_INDEX["mouthClose"]] = _SNEER_CLOSE_RATIO * sneer
+    return steady, opening, closing
