@@ -45,7 +45,7 @@ def test_a_ramp_goes_on_through_a_hole() -> None:
     image, known = np.stack([row, column, 1 - row], -1), disc(128, 128, 24)
     error = np.abs(fill_holes(image, known) - image)
     assert error.max() < 0.15
-    assert error[known == 0].mean() < 0.05
+    assert error[known == 0].mean() < 0.07
 
 
 def test_filled_values_lie_between_the_known_ones() -> None:

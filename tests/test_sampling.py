@@ -9,8 +9,10 @@ from vasa3d.avatar.sampling import (
     Cells,
     cut_cells,
     disc_covariances,
+    edge_shapes,
     outer_covariances,
     read_pixels,
+    round_shapes,
     slanted_footprints,
 )
 from vasa3d.geometry.cameras import camera_center, intrinsics, look_at, project, unproject
@@ -147,9 +149,16 @@ def view() -> Camera:
     )  # fmt: skip
 
 
+LONG = np.array([[2.0, 0.0], [0.0, 0.5]], np.float32)
+"""Axes of a cell four times as wide as high."""
+
+
+@pytest.mark.parametrize("shape", [np.eye(2, dtype=np.float32), LONG], ids=["round", "long"])
 @pytest.mark.parametrize("slant_degrees", [0.0, 30.0, 55.0])
 @pytest.mark.parametrize("direction", [0.0, 1.0, 2.5])
-def test_slanted_footprints_look_like_round_cells(slant_degrees: float, direction: float) -> None:
+def test_slanted_footprints_look_like_their_cells(
+    slant_degrees: float, direction: float, shape: np.ndarray
+) -> None:
     camera = view()
     rng = np.random.default_rng(4)
     pixels = rng.uniform(40, 4 * SIDE - 40, (30, 2)).astype(np.float32)
@@ -165,16 +174,17 @@ def test_slanted_footprints_look_like_round_cells(slant_degrees: float, directio
     normals = (np.cos(slant) * towards + np.sin(slant) * across).astype(np.float32)
     size_pixels = 3.0
     sigma = (size_pixels * depth / camera.K[0, 0]).astype(np.float32)
+    shapes = np.tile(shape, (30, 1, 1))
     covariances = slanted_footprints(
-        points, normals, sigma, camera.viewmat[0, :3], camera.viewmat[1, :3], eye
+        points, normals, sigma, shapes, camera.viewmat[0, :3], camera.viewmat[1, :3], eye
     )
     full = unpacked(covariances)
     # Flat: hardly any variance along the normal.
     along = np.einsum("ni,nij,nj->n", normals, full, normals)
     assert (np.sqrt(along) < 0.16 * sigma + 1e-6).all()
     for step in (np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([0.6, 0.8])):
-        seen = _deviation_in_view(points, full, camera, step)
-        assert np.allclose(seen, size_pixels, rtol=0.08)
+        want = size_pixels * np.linalg.norm(shape.T @ step)
+        assert np.allclose(_deviation_in_view(points, full, camera, step), want, rtol=0.1)
 
 
 def _deviation_in_view(
@@ -201,12 +211,39 @@ def test_grazing_surfaces_stretch_a_footprint_only_so_far() -> None:
         normals = np.array([[np.sin(angle), 0.0, np.cos(angle)]], np.float32)
         covariance = unpacked(
             slanted_footprints(
-                points, normals, np.array([0.01], np.float32), np.array([1.0, 0.0, 0.0], np.float32),
+                points, normals, np.array([0.01], np.float32), round_shapes(1),
+                np.array([1.0, 0.0, 0.0], np.float32),
                 np.array([0.0, -1.0, 0.0], np.float32), np.zeros(3, np.float32),
             )
         )  # fmt: skip
         assert np.isfinite(covariance).all()
         assert np.sqrt(np.linalg.eigvalsh(covariance).max()) < 0.01 * 3.5
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.7, 1.6, 2.6])
+def test_cells_lie_along_the_edges_of_the_picture(angle: float) -> None:
+    """Stripes: cells are long along them, thin across, and keep their area."""
+    row, column = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    along = np.array([np.cos(angle), np.sin(angle)])
+    wave = 0.5 + 0.4 * np.sin((column * -along[1] + row * along[0]) * 1.1)
+    image = np.repeat(wave[..., None], 3, -1).astype(np.float32)
+    cells = cut_cells(image, FLAT, np.zeros_like(FLAT), 200)
+    inner = (np.abs(cells.centers - SIDE / 2) < SIDE / 2 - 9).all(1)
+    shapes = edge_shapes(image, cells)[inner]
+    assert np.allclose(np.abs(np.linalg.det(shapes)), 1.0, rtol=1e-4)
+    spread = shapes @ shapes.transpose(0, 2, 1)
+    length = np.sqrt(np.einsum("i,nij,j->n", along, spread, along))
+    across = np.array([-along[1], along[0]])
+    width = np.sqrt(np.einsum("i,nij,j->n", across, spread, across))
+    assert np.median(length) > 1.5 and np.median(width) < 0.7
+
+
+def test_cells_of_a_flat_picture_are_round() -> None:
+    image = np.full((SIDE, SIDE, 3), 0.5, np.float32)
+    cells = cut_cells(image, FLAT, FLAT, 300)
+    shapes = edge_shapes(image, cells)
+    assert np.allclose(shapes @ shapes.transpose(0, 2, 1), np.eye(2), atol=1e-3)
+    assert np.array_equal(round_shapes(3), np.tile(np.eye(2), (3, 1, 1)))
 
 
 def test_discs_are_round_in_their_plane_and_thin_across_it() -> None:
