@@ -171,12 +171,12 @@ def render(
             f"there are {len(cameras)} cameras for {len(motion)} frames of motion.",
             hint="give one camera for each frame",
         )
+    behind = None
     if background is not None:
-        background = np.asarray(background)
-        scale = 255.0 if background.dtype == np.uint8 else 1.0
-        background = (background / scale).astype(np.float32)
+        scale = 255.0 if np.asarray(background).dtype == np.uint8 else 1.0
+        behind = (np.asarray(background) / scale).astype(np.float32)
     for t, view in enumerate(cameras):
-        yield render_cloud(avatar.pose(motion, t), view, background=background)
+        yield render_cloud(avatar.pose(motion, t), view, background=behind)
 
 
 def camera_path(avatar: Avatar, spec: str, num_frames: int, fps: float, size: int) -> list[Camera]:
@@ -293,17 +293,16 @@ def resolve_background(avatar: Avatar, spec: str, size: int) -> U8 | None:
     rgb = load_image(spec).rgb
     side = min(rgb.shape[:2])
     top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
-    return cv2.resize(
-        np.ascontiguousarray(rgb[top : top + side, left : left + side]),
-        (size, size),
-        interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC,
-    )
+    square = np.ascontiguousarray(rgb[top : top + side, left : left + side])
+    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
 
 
 def _to_window(picture: U8) -> U8:
     if picture.shape[:2] == (WINDOW_SIDE, WINDOW_SIDE):
         return picture
-    return cv2.resize(picture, (WINDOW_SIDE, WINDOW_SIDE), interpolation=cv2.INTER_AREA)
+    window = cv2.resize(picture, (WINDOW_SIDE, WINDOW_SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(window, np.uint8)
 
 
 def _report(avatar: Avatar, analysis: Analysis) -> dict[str, Any]:

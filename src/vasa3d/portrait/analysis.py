@@ -275,7 +275,7 @@ def _warp(image: U8, to_window: np.ndarray) -> tuple[U8, tuple[int, int, int, in
     if scale < 0.75:
         # warpAffine does not average when it shrinks: let resize do the shrinking first.
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), image.dtype)
         to_window = np.array([[1.0, 0, to_window[0, 2]], [0, 1.0, to_window[1, 2]]])
     flags = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_LINEAR
     window = warp(
@@ -291,9 +291,10 @@ def _warp(image: U8, to_window: np.ndarray) -> tuple[U8, tuple[int, int, int, in
 def _mirror_out(part: np.ndarray, inside: tuple[int, int, int, int]) -> F32:
     """Extend a picture of the covered rectangle to the whole window by reflection."""
     x0, y0, x1, y1 = inside
-    return cv2.copyMakeBorder(
+    whole = cv2.copyMakeBorder(
         part, y0, WINDOW_SIDE - y1, x0, WINDOW_SIDE - x1, borderType=cv2.BORDER_REFLECT
     )
+    return np.asarray(whole, np.float32)
 
 
 def _background(rgb: F32, alpha: F32) -> F32:

@@ -87,7 +87,7 @@ def _refine(rgb: U8, rough: F32) -> F32:
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     small_rough = cv2.resize(rough, size, interpolation=cv2.INTER_AREA)
-    trimap = _trimap(small_rough)
+    trimap = _trimap(np.asarray(small_rough, np.float32))
     if not ((trimap == 0.0).any() and (trimap == 1.0).any()):
         return (rough > 0.5).astype(np.float32)
     # The solver prints advice when its first preconditioner fails; standard output belongs to results.
@@ -109,7 +109,7 @@ def _trimap(rough: F32) -> np.ndarray:
 
     def shrink(mask: np.ndarray, pixels: int) -> np.ndarray:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-        return cv2.erode(mask.astype(np.uint8), kernel, borderValue=1) > 0
+        return cv2.erode(mask.astype(np.uint8), kernel, borderValue=(1,)) > 0
 
     person = shrink(rough > _SURE_PERSON, inside)
     background = shrink(rough < _SURE_BACKGROUND, outside)
