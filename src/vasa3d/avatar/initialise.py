@@ -71,14 +71,16 @@ class InitConfig:
     Attributes:
         detail_budget: Cells on the face, ears and neck.
         layer_budget: Cells on hair, clothes and shoulders.
-        lining_budget: Cells of the layer's back, and as many of what lies under its front.
+        lining_budget: Cells of what lies under the layer's front and closes it.
+        back_budget: Cells of the layer's back.
         solve_side: Side of the picture on which the colours are solved, pixels.
         seed: Seed of the surface sampling.
     """
 
-    detail_budget: int = 11_000
-    layer_budget: int = 17_500
+    detail_budget: int = 10_500
+    layer_budget: int = 21_000
     lining_budget: int = 5_500
+    back_budget: int = 3_000
     solve_side: int = 512
     seed: int = 0
 
@@ -99,7 +101,7 @@ def initialise(
     """
     scene = _Scene(analysis, head)
     surface = [scene.base_coat(config.seed), scene.detail_coat(config.detail_budget)]
-    layer = scene.layer_coats(config.layer_budget, config.lining_budget, config.seed)
+    layer = scene.layer_coats(config)
     gaussians = _assemble(surface, layer)
     avatar = Avatar(
         identity=analysis.fit.identity,
@@ -365,7 +367,7 @@ class _Scene:
 
     # Layer
 
-    def layer_coats(self, budget: int, lining_budget: int, seed: int) -> _Coat:
+    def layer_coats(self, config: InitConfig) -> _Coat:
         """Hair, clothes and shoulders: what the photo shows, a lining under it and the back."""
         shape = self._layer_shape()
         foreground = self.analysis.foreground
@@ -376,16 +378,16 @@ class _Scene:
         weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
         # The matte counts as a fourth colour, so that the silhouette gets the smallest cells.
         picture = np.dstack([_at_output_detail(foreground), self.analysis.alpha])
-        cells = cut_cells(picture, weight, _framing_importance(len(weight)), budget)
+        cells = cut_cells(picture, weight, _framing_importance(len(weight)), config.layer_budget)
         shapes = edge_shapes(foreground, cells)
         front = self._height_coat(
             shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage
         )
-        lining = self._plain_cells(shape.solid & overlap, lining_budget)
+        lining = self._plain_cells(shape.solid & overlap, config.lining_budget)
         sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
         inner = self._height_coat(shape, sunk, lining, smooth, CLOSED_FILL)
-        rear = self._plain_cells(shape.solid, lining_budget)
-        behind = self._behind_colors(trusted, seed)
+        rear = self._plain_cells(shape.solid, config.back_budget)
+        behind = self._behind_colors(trusted, config.seed)
         back = self._height_coat(shape, shape.back, rear, behind, CLOSED_FILL)
         return _join_coats([front, inner, back])
 
@@ -505,7 +507,7 @@ def _at_output_detail(image: F32) -> F32:
 def _framing_importance(size: int) -> F32:
     """(S, S) the margin around the framing only comes into view when the camera moves."""
     margin = (WINDOW_SIDE - FRAMING_SIDE) // 2
-    importance = np.full((size, size), 0.1, np.float32)
+    importance = np.full((size, size), 0.04, np.float32)
     importance[margin:-margin, margin:-margin] = 1.0
     return importance
 
