@@ -162,9 +162,10 @@ def bursts(at: list[float], seconds: float = 4.0) -> SpeechActivity:
 
 def test_prosody_finds_stresses_at_their_time_in_any_cut() -> None:
     sound = bursts([0.8, 1.6, 3.0])
-    speaking, stresses = ProsodyStream().push(sound)
+    speaking, belief, stresses = ProsodyStream().push(sound)
     assert [s.seconds for s in stresses] == pytest.approx([0.8, 1.6, 3.0], abs=0.021)
     assert speaking[95] > 0.2 > speaking[60]
+    assert belief.min() > 0.99
     stream, found, voices = ProsodyStream(), [], []
     for start in range(0, 400, 37):
         part = SpeechActivity(
@@ -172,9 +173,23 @@ def test_prosody_finds_stresses_at_their_time_in_any_cut() -> None:
             sound.closure[start : start + 37],
             sound.level[start : start + 37],
         )
-        voice, more = stream.push(part)
+        voice, _, more = stream.push(part)
         assert all(s.seconds <= (start + 37 - FRAMES_AHEAD) / 100 for s in more)
         found += more
         voices.append(voice)
     assert found == stresses
     np.testing.assert_array_equal(np.concatenate(voices), speaking)
+
+
+def test_undecided_sound_is_not_believed_and_speech_is_at_once() -> None:
+    rng = np.random.default_rng(1)
+    visemes = rng.dirichlet(np.ones(len(VISEMES)), 300).astype(np.float32)
+    music = SpeechActivity(visemes, np.zeros(300, np.float32), np.full(300, -20.0, np.float32))
+    stream = ProsodyStream()
+    _, belief, _ = stream.push(music)
+    assert belief[150:].max() < 0.3
+    stream.push(bursts([], 4.0))
+    certain = np.full((50, len(VISEMES)), 0.02, np.float32)
+    certain[:, 12] = 0.7
+    words = SpeechActivity(certain, np.zeros(50, np.float32), np.full(50, -20.0, np.float32))
+    assert stream.push(words)[1].min() > 0.9

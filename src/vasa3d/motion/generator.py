@@ -154,7 +154,7 @@ class MotionStream:
         self._idle = IdleLife(self.seed, c.blink_rate, c.head_motion, c.gaze)
         self._context = _silence(coarticulation.FRAMES_BEHIND)
         self._mouth = np.zeros((0, len(ARKIT_INDEX) + 1), np.float32)
-        self._speaking = np.zeros(0, np.float32)
+        self._voice = np.zeros((0, 2), np.float32)
         self._first = 0
         self._samples_in = 0
         self._frames_out = 0
@@ -183,7 +183,7 @@ class MotionStream:
         return self._take(total)
 
     def _hear(self, activity: SpeechActivity) -> None:
-        speaking, stresses = self._prosody.push(activity)
+        speaking, belief, stresses = self._prosody.push(activity)
         self._idle.hear(stresses)
         self._context = concatenate([self._context, activity])
         channels, contact = coarticulation.mouth(
@@ -191,7 +191,8 @@ class MotionStream:
         )
         new = np.concatenate([channels, contact[:, None]], axis=1)
         self._mouth = np.concatenate([self._mouth, new])
-        self._speaking = np.concatenate([self._speaking, speaking])
+        voice = np.stack([speaking, belief], axis=1)
+        self._voice = np.concatenate([self._voice, voice])
         keep = coarticulation.FRAMES_BEHIND + coarticulation.FRAMES_AHEAD
         self._context = _tail(self._context, min(keep, len(self._context)))
 
@@ -202,9 +203,9 @@ class MotionStream:
             return MotionLatents.rest(0, self.fps)
         times = index / self.fps
         mouth = _sample(self._mouth, times, self._first)
-        speaking = _sample(self._speaking[:, None], times, self._first)[:, 0]
-        dyn, pose = self._idle.at(times, speaking)
-        dyn += mouth[:, :-1]
+        speaking, belief = _sample(self._voice, times, self._first).T
+        dyn, pose = self._idle.at(times, speaking * belief)
+        dyn += mouth[:, :-1] * belief[:, None]
         steady, opening, closing = self._emotion
         contact = mouth[:, -1:]
         dyn += steady + opening * (1.0 - contact) + closing * contact
@@ -214,7 +215,7 @@ class MotionStream:
 
     def _forget(self, seconds: float) -> None:
         drop = int(np.clip(int(seconds * FRAME_RATE) - self._first, 0, len(self._mouth)))
-        self._mouth, self._speaking = self._mouth[drop:], self._speaking[drop:]
+        self._mouth, self._voice = self._mouth[drop:], self._voice[drop:]
         self._first += drop
 
 

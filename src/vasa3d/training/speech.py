@@ -36,7 +36,7 @@ from vasa3d.types import F32, Event
 from vasa3d.weights import register_asset
 
 PBM = VISEME_INDEX["PBM"]
-RECALL = 0.95
+RECALL = 0.93
 """Share of closures to find on held-out sentences of a reader known from training; strangers get less."""
 
 OPEN = (VISEME_INDEX["A"], VISEME_INDEX["O"])
