@@ -78,7 +78,7 @@ class InitConfig:
     """
 
     detail_budget: int = 10_500
-    layer_budget: int = 21_000
+    layer_budget: int = 20_000
     lining_budget: int = 5_500
     back_budget: int = 3_000
     solve_side: int = 512
@@ -383,20 +383,21 @@ class _Scene:
         front = self._height_coat(
             shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage
         )
-        lining = self._plain_cells(shape.solid & overlap, config.lining_budget)
+        lined = shape.solid & overlap & (_framing_importance(len(weight), 40) >= 1.0)
+        lining = self._plain_cells(lined, config.lining_budget, coarsest=8)
         sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
         inner = self._height_coat(shape, sunk, lining, smooth, CLOSED_FILL)
-        rear = self._plain_cells(shape.solid, config.back_budget)
+        rear = self._plain_cells(shape.solid, config.back_budget, coarsest=16)
         behind = self._behind_colors(trusted, config.seed)
         back = self._height_coat(shape, shape.back, rear, behind, CLOSED_FILL)
         return _join_coats([front, inner, back])
 
-    def _plain_cells(self, mask: np.ndarray, budget: int) -> Cells:
+    def _plain_cells(self, mask: np.ndarray, budget: int, coarsest: int) -> Cells:
         """Cells for smooth colours: large inside, small at the silhouette, so that none stands out beside it."""
         weight = cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8))
         edge = np.where(self.analysis.alpha > 0.5, 1.0, 0.0).astype(np.float32)[..., None]
         edge = cv2.GaussianBlur(edge, (0, 0), 2.0)[..., None]
-        return cut_cells(edge, weight, _framing_importance(len(weight)), budget, coarsest=16)
+        return cut_cells(edge, weight, _framing_importance(len(weight)), budget, coarsest)
 
     def _behind_colors(self, trusted: np.ndarray, seed: int) -> F32:
         """(S, S, 3) colours of the back: clothes go on around, the head is covered by its hair."""
@@ -504,9 +505,9 @@ def _at_output_detail(image: F32) -> F32:
     return cv2.GaussianBlur(image, (0, 0), 0.7)
 
 
-def _framing_importance(size: int) -> F32:
-    """(S, S) the margin around the framing only comes into view when the camera moves."""
-    margin = (WINDOW_SIDE - FRAMING_SIDE) // 2
+def _framing_importance(size: int, beyond: int = 0) -> F32:
+    """(S, S) 1 in the framing and ``beyond`` pixels around it; the rest only comes into view when the camera moves."""
+    margin = (WINDOW_SIDE - FRAMING_SIDE) // 2 - beyond
     importance = np.full((size, size), 0.04, np.float32)
     importance[margin:-margin, margin:-margin] = 1.0
     return importance

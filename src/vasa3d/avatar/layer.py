@@ -94,7 +94,7 @@ def shape_layer(
         solid=alpha > 0.5,
         front=_smooth(front, person, 4.0).astype(np.float32),
         back=np.maximum(back, front + 0.004).astype(np.float32),
-        weights=_spread_weights(mesh_weights),
+        weights=_spread_weights(mesh_weights, head, low),
     )
 
 
@@ -160,8 +160,16 @@ def _smooth(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
     return np.where(total > 1e-3, blurred / np.maximum(total, 1e-3), values)
 
 
-def _spread_weights(mesh_weights: F32) -> F32:
-    """Continue the head's skinning weights over the whole picture."""
+def _spread_weights(mesh_weights: F32, head: ArkitHead, low: np.ndarray) -> F32:
+    """Continue the head's skinning weights over the whole picture.
+
+    What lies at the height of the shoulders is body, however far beside the mesh; eyes carry no hair.
+    """
+    mesh_weights = mesh_weights.copy()
+    joints = head.joint_names
+    for eye in ("eyeLeft", "eyeRight"):
+        mesh_weights[..., joints.index("head")] += mesh_weights[..., joints.index(eye)]
+        mesh_weights[..., joints.index(eye)] = 0.0
     step = 8
     small = np.ascontiguousarray(mesh_weights[step // 2 :: step, step // 2 :: step])
     known = (small.sum(-1) > 0.5).astype(np.float32)
@@ -172,4 +180,7 @@ def _spread_weights(mesh_weights: F32) -> F32:
     size = mesh_weights.shape[1], mesh_weights.shape[0]
     full = cv2.resize(filled, size, interpolation=cv2.INTER_LINEAR)
     full = np.maximum(full.reshape(*mesh_weights.shape), 0.0)
+    body = np.zeros(len(joints), np.float32)
+    body[joints.index("root")] = full.sum(-1).mean()
+    full = full + low[..., None].astype(np.float32) * (body - full)
     return (full / np.maximum(full.sum(-1, keepdims=True), 1e-6)).astype(np.float32)
