@@ -58,6 +58,8 @@ _FOLDED = 2.0
 _FOLDED_LID = 1.5
 """Skin (and lids) whose area is this many times larger in canonical space than in the photo is folded away there."""
 _LINING_DEPTH_METRES = 0.008
+_FINE_LINING_BEYOND = 40
+"""Pixels around the framing up to which the lining is fine."""
 _BACK_SHADE = 0.85
 _EYES = ("eyeLeft", "eyeRight")
 _LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
@@ -320,7 +322,7 @@ class _Scene:
 
     def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
         head, analysis = self.head, self.analysis
-        trusted = cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8))
+        trusted = np.float32(cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8)))
         folded_vertex = np.zeros(head.num_vertices, bool)
         folded_vertex[head.faces[self.folded]] = True
         for lid in _LIDS:
@@ -372,7 +374,7 @@ class _Scene:
         shape = self._layer_shape()
         foreground = self.analysis.foreground
         trusted = (self.analysis.alpha > 0.9) & shape.mask
-        smooth = cv2.GaussianBlur(foreground, (0, 0), 3.0)
+        smooth = np.float32(cv2.GaussianBlur(foreground, (0, 0), 3.0))
         weight = np.where(shape.mask, np.clip(self.analysis.alpha * 1.2, 0, 1), 0.0)
         overlap = cv2.dilate(shape.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
@@ -383,21 +385,28 @@ class _Scene:
         front = self._height_coat(
             shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage
         )
-        lined = shape.solid & overlap & (_framing_importance(len(weight), 40) >= 1.0)
-        lining = self._plain_cells(lined, config.lining_budget, coarsest=8)
+        lined = shape.solid & overlap
+        framed = _framing_importance(len(weight), _FINE_LINING_BEYOND) >= 1.0
         sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
-        inner = self._height_coat(shape, sunk, lining, smooth, CLOSED_FILL)
+        linings = [
+            self._height_coat(shape, sunk, cells, smooth, CLOSED_FILL)
+            for cells in (
+                self._plain_cells(lined & framed, config.lining_budget, coarsest=8),
+                self._plain_cells(lined & ~framed, config.lining_budget // 5, coarsest=16),
+            )
+        ]
         rear = self._plain_cells(shape.solid, config.back_budget, coarsest=16)
         behind = self._behind_colors(trusted, config.seed)
         back = self._height_coat(shape, shape.back, rear, behind, CLOSED_FILL)
-        return _join_coats([front, inner, back])
+        return _join_coats([front, *linings, back])
 
     def _plain_cells(self, mask: np.ndarray, budget: int, coarsest: int) -> Cells:
         """Cells for smooth colours: large inside, small at the silhouette, so that none stands out beside it."""
-        weight = cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8))
-        edge = np.where(self.analysis.alpha > 0.5, 1.0, 0.0).astype(np.float32)[..., None]
-        edge = cv2.GaussianBlur(edge, (0, 0), 2.0)[..., None]
-        return cut_cells(edge, weight, _framing_importance(len(weight)), budget, coarsest)
+        weight = np.float32(cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8)))
+        edge = cv2.GaussianBlur((self.analysis.alpha > 0.5).astype(np.float32), (0, 0), 2.0)
+        return cut_cells(
+            np.float32(edge)[..., None], weight, _framing_importance(len(weight)), budget, coarsest
+        )
 
     def _behind_colors(self, trusted: np.ndarray, seed: int) -> F32:
         """(S, S, 3) colours of the back: clothes go on around, the head is covered by its hair."""
@@ -502,7 +511,7 @@ def _strands(size: int, seed: int) -> F32:
 
 def _at_output_detail(image: F32) -> F32:
     """The picture without detail finer than the output: splitting cells for it would be wasted."""
-    return cv2.GaussianBlur(image, (0, 0), 0.7)
+    return np.float32(cv2.GaussianBlur(image, (0, 0), 0.7))
 
 
 def _framing_importance(size: int, beyond: int = 0) -> F32:

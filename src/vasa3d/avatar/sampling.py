@@ -96,8 +96,9 @@ def read_pixels(image: np.ndarray, pixels: F32, *, nearest: bool = False) -> np.
     """
     at = np.asarray(pixels, np.float32) - 0.5
     mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    nothing = np.empty(0, np.float32)
     parts = [
-        cv2.remap(image, part[:, None], None, mode, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+        cv2.remap(image, part[:, None], nothing, mode, borderMode=cv2.BORDER_REPLICATE)[:, 0]
         for part in np.array_split(at, len(at) // _REMAP_ROWS + 1)
     ]
     return np.concatenate(parts)
