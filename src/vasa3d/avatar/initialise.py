@@ -322,7 +322,7 @@ class _Scene:
 
     def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
         head, analysis = self.head, self.analysis
-        trusted = np.float32(cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8)))
+        trusted = np.asarray(cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8)), np.float32)
         folded_vertex = np.zeros(head.num_vertices, bool)
         folded_vertex[head.faces[self.folded]] = True
         for lid in _LIDS:
@@ -374,7 +374,7 @@ class _Scene:
         shape = self._layer_shape()
         foreground = self.analysis.foreground
         trusted = (self.analysis.alpha > 0.9) & shape.mask
-        smooth = np.float32(cv2.GaussianBlur(foreground, (0, 0), 3.0))
+        smooth = np.asarray(cv2.GaussianBlur(foreground, (0, 0), 3.0), np.float32)
         weight = np.where(shape.mask, np.clip(self.analysis.alpha * 1.2, 0, 1), 0.0)
         overlap = cv2.dilate(shape.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
@@ -402,10 +402,16 @@ class _Scene:
 
     def _plain_cells(self, mask: np.ndarray, budget: int, coarsest: int) -> Cells:
         """Cells for smooth colours: large inside, small at the silhouette, so that none stands out beside it."""
-        weight = np.float32(cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8)))
+        weight = np.asarray(
+            cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8)), np.float32
+        )
         edge = cv2.GaussianBlur((self.analysis.alpha > 0.5).astype(np.float32), (0, 0), 2.0)
         return cut_cells(
-            np.float32(edge)[..., None], weight, _framing_importance(len(weight)), budget, coarsest
+            np.asarray(edge, np.float32)[..., None],
+            weight,
+            _framing_importance(len(weight)),
+            budget,
+            coarsest,
         )
 
     def _behind_colors(self, trusted: np.ndarray, seed: int) -> F32:
@@ -511,7 +517,7 @@ def _strands(size: int, seed: int) -> F32:
 
 def _at_output_detail(image: F32) -> F32:
     """The picture without detail finer than the output: splitting cells for it would be wasted."""
-    return np.float32(cv2.GaussianBlur(image, (0, 0), 0.7))
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.7), np.float32)
 
 
 def _framing_importance(size: int, beyond: int = 0) -> F32:
