@@ -40,13 +40,19 @@ def camera(distance: float = 0.6) -> Camera:
     )
 
 
-def project(cloud: tuple[np.ndarray, ...], view: Camera) -> tuple[np.ndarray, ...]:
+def project(
+    cloud: tuple[np.ndarray, ...],
+    view: Camera,
+    near: float = 0.05,
+    far: float = np.inf,
+    antialias: bool = False,
+) -> tuple[np.ndarray, ...]:
     count = len(cloud[0])
     splats = np.zeros((count, SPLAT_WIDTH), np.float32)
     rects, keys = np.empty((count, 4), np.int32), np.empty(count, np.uint32)
     project_splats(
         0, count, *cloud, view.viewmat[:3].astype(np.float64), view.K.astype(np.float64),
-        view.width, view.height, splats, rects, keys,
+        view.width, view.height, near, far, antialias, splats, rects, keys,
     )  # fmt: skip
     return splats, rects, keys
 
@@ -71,6 +77,22 @@ def test_projection_agrees_with_the_twin(distance: float, skew: float) -> None:
         (layout.CONIC_A, 0, 0, 1.0), (layout.CONIC_B, 0, 1, 2.0), (layout.CONIC_C, 1, 1, 1.0),
     ):  # fmt: skip
         assert np.allclose(splats[drawn, column], factor * conic[:, row, col], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"antialias": True}, {"near": 0.58, "far": 0.63}], ids=["antialias", "range"]
+)
+def test_options_of_projection_agree_with_the_twin(options: dict[str, float]) -> None:
+    cloud, view = scene(2000), camera(0.6)
+    splats, _, keys = project(cloud, view, **options)
+    plain = project(cloud, view)[2]
+    tensors = (torch.from_numpy(value).double() for value in cloud)
+    twin = reference_project(*tensors, view, **options)
+    drawn = keys > 0
+    assert not (drawn & ~twin.drawn.numpy()).any()
+    assert 100 < drawn.sum() < (plain > 0).sum()
+    opacities = np.exp(splats[drawn, layout.Q_MAX]) / 255.0
+    assert np.allclose(opacities, twin.opacities.numpy()[drawn], rtol=2e-4)
 
 
 def test_rectangles_hold_every_covered_pixel() -> None:

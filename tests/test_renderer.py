@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from vasa3d import renderer
 from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.kernels.rasterization import composite_tiles
 from vasa3d.kernels.reference import reference_render, reference_weights
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
-from vasa3d.renderer import color_adjoint, render_cloud
+from vasa3d.renderer import RenderConfig, color_adjoint, drawing, render_cloud
 from vasa3d.types import Camera, GaussianCloud
 
 WIDTH, HEIGHT = 90, 70
@@ -68,10 +67,12 @@ def with_gaussian(base: GaussianCloud, **values: object) -> GaussianCloud:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("distance", [0.6, 0.2])
-def test_pictures_agree_with_the_twin(seed: int, distance: float) -> None:
+@pytest.mark.parametrize("antialias", [False, True])
+def test_pictures_agree_with_the_twin(seed: int, distance: float, antialias: bool) -> None:
     drawn, view = cloud(seed=seed), camera(distance)
-    frame = render_cloud(drawn, view, depth=True)
-    rgb, alpha, depth = (value.numpy() for value in reference_render(*tensors(drawn), view))
+    frame = render_cloud(drawn, view, depth=True, config=RenderConfig(antialias=antialias))
+    twin = reference_render(*tensors(drawn), view, antialias=antialias)
+    rgb, alpha, depth = (value.numpy() for value in twin)
     error = np.abs(frame.rgb - rgb)
     assert error.max() <= 1.0 / 255.0
     assert np.quantile(error, 0.999) <= 0.2 / 255.0
@@ -198,10 +199,10 @@ def test_scenes_with_more_entries_than_allowed_are_drawn_in_bands(
         held.append((len(offsets) - 1, int(offsets[-1])))
         composite_tiles(start, stop, first, tiles_x, offsets, *rest)
 
-    monkeypatch.setattr(renderer, "composite_tiles", spy)
+    monkeypatch.setattr(drawing, "composite_tiles", spy)
     for limit in (1, 700, 5000):
         held.clear()
-        monkeypatch.setattr(renderer, "MAX_ITEMS", limit)
+        monkeypatch.setattr(drawing, "MAX_ITEMS", limit)
         frame = render_cloud(drawn, view, depth=True)
         assert all(items <= limit or tiles == 1 for tiles, items in held)
         assert (frame.rgb == whole.rgb).all() and (frame.depth == whole.depth).all()

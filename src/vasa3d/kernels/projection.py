@@ -5,7 +5,9 @@ World mean mu (metres) has camera coordinates t = R mu + p and pixel m = (K t)_x
 covariance S becomes S' = J R S R^T J^T + 0.3 I in square pixels, with J (2, 3) the Jacobian of the
 pinhole at t; t_x / t_z and t_y / t_z are clamped in J a little outside the picture, where the
 linear map would run away. With q(x) = (x - m)^T S'^-1 (x - m) / 2, the splat covers a pixel centre
-x by o exp(-q(x)), wherever that is at least 1/255: so q <= ln(255 o), an ellipse.
+x by o exp(-q(x)), wherever that is at least 1/255: so q <= ln(255 o), an ellipse. With
+antialiasing, o is first multiplied by sqrt(det(S' - 0.3 I) / det S') (Mip-Splatting, Yu et al.
+2024, equation 9): the low-pass then spreads a splat without adding to it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ import math
 import numpy as np
 from numba import njit
 
-NEAR_METRES = 0.05
-"""Gaussians whose centre is nearer than this to the camera's plane are not drawn."""
 LOW_PASS = 0.3
 """Variance in square pixels added to every splat, so that none falls between pixels."""
 ALPHA_FLOOR = 1.0 / 255.0
@@ -36,7 +36,22 @@ SPLAT_WIDTH = 16
 
 @njit(nogil=True, cache=True)
 def project_splats(
-    start, stop, means, covariances, opacities, colors, view, k, width, height, splats, rects, keys
+    start,
+    stop,
+    means,
+    covariances,
+    opacities,
+    colors,
+    view,
+    k,
+    width,
+    height,
+    near,
+    far,
+    antialias,
+    splats,
+    rects,
+    keys,
 ):  # pragma: no cover - compiled
     """Project Gaussians ``start`` to ``stop``; all arrays are indexed by Gaussian.
 
@@ -51,6 +66,9 @@ def project_splats(
         k: (3, 3) float64 intrinsics in pixels.
         width: Image width in pixels.
         height: Image height in pixels.
+        near: Least depth of a drawn centre, metres.
+        far: Largest depth of a drawn centre, metres.
+        antialias: Whether to compensate opacities for the low-pass.
         splats: (N, SPLAT_WIDTH) float32 output; the conic is S'^-1 / 2 with its mixed term doubled.
         rects: (N, 4) int32 output, the tiles covered: x0, x1, y0, y1, ends exclusive; empty when
             not drawn.
@@ -71,7 +89,7 @@ def project_splats(
         x, y, z = float(means[n, 0]), float(means[n, 1]), float(means[n, 2])
         depth = r20 * x + r21 * y + r22 * z + p2
         opacity = min(float(opacities[n]), 1.0)
-        if not (depth >= NEAR_METRES and opacity >= ALPHA_FLOOR):
+        if not (near <= depth <= far and opacity >= ALPHA_FLOOR):
             continue
         xx, xy, xz = float(covariances[n, 0]), float(covariances[n, 1]), float(covariances[n, 2])
         yy, yz, zz = float(covariances[n, 3]), float(covariances[n, 4]), float(covariances[n, 5])
@@ -102,6 +120,12 @@ def project_splats(
         mx, my = fx * tx + skew * ty + cx, fy * ty + cy
         if not (a > 0.0 and c > 0.0 and det > 0.0 and math.isfinite(det + mx + my)):
             continue
+        if antialias:
+            # det S' = det(S' - 0.3 I) + 0.3 (a + c) - 0.09; a thin splat may round below zero.
+            sharp = det - LOW_PASS * (a + c) + LOW_PASS * LOW_PASS
+            opacity *= math.sqrt(max(sharp, 0.0) / det)
+            if not opacity >= ALPHA_FLOOR:
+                continue
         q_max = math.log(opacity / ALPHA_FLOOR)
         ex, ey = math.sqrt(2.0 * q_max * a), math.sqrt(2.0 * q_max * c)
         # First and last pixel whose centre the ellipse can hold.

@@ -7,7 +7,9 @@ memory is N H W and this is for small pictures. Differentiable in every input bu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,8 +18,7 @@ from vasa3d.kernels.projection import (
     ALPHA_FLOOR,
     CLAMP_MARGIN,
     LOW_PASS,
-    NEAR_METRES,
-)  # fmt: skip
+)
 from vasa3d.types import Camera
 
 
@@ -29,12 +30,14 @@ class ReferenceSplats:
         means: (N, 2) pixels.
         covariances: (N, 2, 2) square pixels, low-pass included.
         depths: (N,) metres.
+        opacities: (N,) at most 1, compensated for the low-pass where antialiasing is asked for.
         drawn: (N,) bool; the other values mean nothing where it is false.
     """
 
     means: torch.Tensor
     covariances: torch.Tensor
     depths: torch.Tensor
+    opacities: torch.Tensor
     drawn: torch.Tensor
 
 
@@ -44,6 +47,11 @@ def reference_project(
     opacities: torch.Tensor,
     colors: torch.Tensor,
     camera: Camera,
+    *,
+    viewmat: torch.Tensor | None = None,
+    near: float = 0.05,
+    far: float = math.inf,
+    antialias: bool = False,
 ) -> ReferenceSplats:
     """EWA projection.
 
@@ -53,8 +61,12 @@ def reference_project(
         opacities: (N,) float64.
         colors: (N, 3) float64; only looked at for values that are not finite.
         camera: The camera.
+        viewmat: (4, 4) float64 in place of the camera's own, to differentiate by.
+        near: Least depth of a drawn centre, metres.
+        far: Largest depth of a drawn centre, metres.
+        antialias: Whether to compensate opacities for the low-pass.
     """
-    view = torch.from_numpy(camera.viewmat).double()
+    view = torch.from_numpy(camera.viewmat).double() if viewmat is None else viewmat
     k = torch.from_numpy(camera.K).double()
     rotation, translation = view[:3, :3], view[:3, 3]
     local = means @ rotation.T + translation
@@ -76,13 +88,19 @@ def reference_project(
     jacobian = k[:2, :2] @ (by_point / depths[:, None, None]) @ rotation
 
     full = covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
-    flat = jacobian @ full @ jacobian.mT + LOW_PASS * torch.eye(2, dtype=torch.float64)
+    sharp = jacobian @ full @ jacobian.mT
+    flat = sharp + LOW_PASS * torch.eye(2, dtype=torch.float64)
+    shown = opacities.clamp(max=1.0)
+    if antialias:
+        share = torch.linalg.det(sharp).clamp(min=0.0) / torch.linalg.det(flat)
+        # The root has no finite slope at 0, where the splat is not drawn anyway.
+        shown = torch.where(share > 0.0, shown * share.clamp(min=1e-30).sqrt(), 0.0)
     finite = torch.isfinite(means).all(1) & torch.isfinite(flat).all(2).all(1)
     finite &= torch.isfinite(colors).all(1) & torch.isfinite(opacities)
     positive = (torch.diagonal(full, dim1=1, dim2=2) >= 0.0).all(1)
     positive &= (torch.diagonal(flat, dim1=1, dim2=2) > 0.0).all(1) & (torch.linalg.det(flat) > 0.0)
-    drawn = finite & positive & (depths >= NEAR_METRES) & (opacities >= ALPHA_FLOOR)
-    return ReferenceSplats(pixels, flat, depths, drawn)
+    drawn = finite & positive & (depths >= near) & (depths <= far) & (shown >= ALPHA_FLOOR)
+    return ReferenceSplats(pixels, flat, depths, shown, drawn)
 
 
 def reference_weights(
@@ -91,9 +109,10 @@ def reference_weights(
     opacities: torch.Tensor,
     colors: torch.Tensor,
     camera: Camera,
+    **options: Any,
 ) -> torch.Tensor:
-    """(N, H, W) blend weight of every Gaussian at every pixel; arguments as above."""
-    splats = reference_project(means, covariances, opacities, colors, camera)
+    """(N, H, W) blend weight of every Gaussian at every pixel; arguments as for ``reference_project``."""
+    splats = reference_project(means, covariances, opacities, colors, camera, **options)
     weights = torch.zeros(len(means), camera.height, camera.width, dtype=torch.float64)
     ys, xs = torch.meshgrid(
         torch.arange(camera.height, dtype=torch.float64) + 0.5,
@@ -108,7 +127,7 @@ def reference_weights(
             continue
         offset = centres - splats.means[n]
         q = 0.5 * (offset @ torch.linalg.inv(splats.covariances[n]) * offset).sum(-1)
-        raw = opacities[n].clamp(max=1.0) * torch.exp(-q)
+        raw = splats.opacities[n] * torch.exp(-q)
         alpha = torch.where(raw >= ALPHA_FLOOR, raw.clamp(max=ALPHA_CAP), 0.0)
         weights[n] = alpha * transmittance
         transmittance = transmittance * (1.0 - alpha)
@@ -121,14 +140,15 @@ def reference_render(
     opacities: torch.Tensor,
     colors: torch.Tensor,
     camera: Camera,
+    **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw Gaussians; arguments as for ``reference_project``.
 
     Returns:
         rgb (H, W, 3) premultiplied, alpha (H, W), and expected depth (H, W), 0 where alpha is 0.
     """
-    splats = reference_project(means, covariances, opacities, colors, camera)
-    weights = reference_weights(means, covariances, opacities, colors, camera)
+    splats = reference_project(means, covariances, opacities, colors, camera, **options)
+    weights = reference_weights(means, covariances, opacities, colors, camera, **options)
     drawn = splats.drawn
     rgb = torch.einsum("nhw,nc->hwc", weights[drawn], colors[drawn])
     alpha = weights.sum(0)

@@ -17,6 +17,7 @@ from vasa3d.kernels.projection import SPLAT_WIDTH, TILE, project_splats
 from vasa3d.kernels.rasterization import adjoint_tiles, composite_tiles, scatter_sums
 from vasa3d.kernels.threads import get_num_threads, run_chunks
 from vasa3d.kernels.tiles import count_items, depth_order, list_items
+from vasa3d.renderer.config import DEFAULT_CONFIG, RenderConfig
 from vasa3d.types import F32, Camera, Frame, GaussianCloud
 
 MAX_ITEMS = 1 << 22
@@ -26,12 +27,17 @@ _PROJECT_CHUNK = 4096
 
 
 def render_cloud(
-    cloud: GaussianCloud, camera: Camera, *, background: F32 | None = None, depth: bool = False
+    cloud: GaussianCloud,
+    camera: Camera,
+    *,
+    background: F32 | None = None,
+    depth: bool = False,
+    config: RenderConfig = DEFAULT_CONFIG,
 ) -> Frame:
     """Draw a cloud of Gaussians.
 
-    Gaussians that hold NaN or Inf, have no positive covariance, or lie nearer than 5 cm to the
-    camera's plane or behind it are not drawn.
+    Gaussians that hold NaN or Inf, have no positive covariance, or lie outside the range of depths
+    of ``config`` are not drawn.
 
     Args:
         cloud: The Gaussians, N of them, also none.
@@ -39,6 +45,7 @@ def render_cloud(
         background: (3,) colour or (H, W, 3) picture behind the cloud; ``None`` leaves the colour
             premultiplied.
         depth: Also compute the expected depth.
+        config: Options.
 
     Returns:
         The picture.
@@ -51,7 +58,7 @@ def render_cloud(
     rgb = np.empty((height, width, 3), np.float32)
     alpha = np.empty((height, width), np.float32)
     depth_image = np.empty((height, width), np.float32) if depth else None
-    splats = _project(cloud, camera)
+    splats = _project(cloud, camera, config)
     for lists in _bands(splats):
 
         def draw(start: int, stop: int, lists: _Lists = lists) -> None:
@@ -64,7 +71,9 @@ def render_cloud(
     return Frame(rgb, alpha, depth_image)
 
 
-def color_adjoint(cloud: GaussianCloud, camera: Camera, image: F32) -> F32:
+def color_adjoint(
+    cloud: GaussianCloud, camera: Camera, image: F32, *, config: RenderConfig = DEFAULT_CONFIG
+) -> F32:
     """Transpose of the colour part of drawing: sum_p w_i(p) image(p) for each Gaussian i.
 
     Drawing without background is linear in the colours, rgb(p) = sum_i w_i(p) c_i; this is its
@@ -75,6 +84,7 @@ def color_adjoint(cloud: GaussianCloud, camera: Camera, image: F32) -> F32:
         cloud: The Gaussians.
         camera: The camera.
         image: (H, W, C) any number of channels.
+        config: Options of the drawing.
 
     Returns:
         (N, C) float32; zero for Gaussians that are not drawn.
@@ -91,7 +101,7 @@ def color_adjoint(cloud: GaussianCloud, camera: Camera, image: F32) -> F32:
     for channel in range(channels):
         pixels[channel // 3, :, :, channel % 3] = image[:, :, channel]
     totals = np.zeros((len(pixels), len(cloud), 3), np.float32)
-    splats = _project(cloud, camera)
+    splats = _project(cloud, camera, config)
     for lists in _bands(splats):
         sums = np.empty((len(lists.items), 3), np.float32)
         for part, total in zip(pixels, totals, strict=True):
@@ -130,7 +140,7 @@ class _Lists:
     items: NDArray[np.uint32]
 
 
-def _project(cloud: GaussianCloud, camera: Camera) -> _Splats:
+def _project(cloud: GaussianCloud, camera: Camera, config: RenderConfig) -> _Splats:
     count, width, height = len(cloud), camera.width, camera.height
     means, covariances, opacities, colors = (
         np.ascontiguousarray(value, np.float32)
@@ -145,7 +155,7 @@ def _project(cloud: GaussianCloud, camera: Camera) -> _Splats:
     def project(start: int, stop: int) -> None:
         project_splats(
             start, stop, means, covariances, opacities, colors, view, k, width, height,
-            values, rects, keys,
+            config.near, config.far, config.antialias, values, rects, keys,
         )  # fmt: skip
 
     run_chunks(project, count, _PROJECT_CHUNK)
