@@ -10,7 +10,7 @@ from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.kernels.rasterization import composite_tiles
 from vasa3d.kernels.reference import reference_render, reference_weights
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
-from vasa3d.renderer import RenderConfig, color_adjoint, drawing, render_cloud
+from vasa3d.renderer import RenderConfig, color_adjoint, drawing, render_cloud, splats
 from vasa3d.types import Camera, GaussianCloud
 
 WIDTH, HEIGHT = 90, 70
@@ -202,7 +202,7 @@ def test_scenes_with_more_entries_than_allowed_are_drawn_in_bands(
     monkeypatch.setattr(drawing, "composite_tiles", spy)
     for limit in (1, 700, 5000):
         held.clear()
-        monkeypatch.setattr(drawing, "MAX_ITEMS", limit)
+        monkeypatch.setattr(splats, "MAX_ITEMS", limit)
         frame = render_cloud(drawn, view, depth=True)
         assert all(items <= limit or tiles == 1 for tiles, items in held)
         assert (frame.rgb == whole.rgb).all() and (frame.depth == whole.depth).all()

@@ -7,23 +7,15 @@ kernels stay within 1/255 of it. Results do not depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vasa3d.kernels.projection import SPLAT_WIDTH, TILE, project_splats
 from vasa3d.kernels.rasterization import adjoint_tiles, composite_tiles, scatter_sums
-from vasa3d.kernels.threads import get_num_threads, run_chunks
-from vasa3d.kernels.tiles import count_items, depth_order, list_items
+from vasa3d.kernels.threads import run_chunks
 from vasa3d.renderer.config import DEFAULT_CONFIG, RenderConfig
+from vasa3d.renderer.splats import Splats, TileLists, project_cloud, tile_bands
 from vasa3d.types import F32, Camera, Frame, GaussianCloud
-
-MAX_ITEMS = 1 << 22
-"""Entries of all tile lists held at once; scenes with more are drawn in several bands."""
-
-_PROJECT_CHUNK = 4096
 
 
 def render_cloud(
@@ -53,18 +45,32 @@ def render_cloud(
     Raises:
         ValueError: The background has another shape.
     """
-    height, width = camera.height, camera.width
-    behind = _background(background, height, width)
-    rgb = np.empty((height, width, 3), np.float32)
-    alpha = np.empty((height, width), np.float32)
-    depth_image = np.empty((height, width), np.float32) if depth else None
-    splats = _project(cloud, camera, config)
-    for lists in _bands(splats):
+    behind = shape_background(background, camera)
+    splats = project_cloud(cloud, camera, config)
+    return draw_splats(splats, tile_bands(splats), camera, behind, depth=depth)
 
-        def draw(start: int, stop: int, lists: _Lists = lists) -> None:
+
+def draw_splats(
+    splats: Splats, bands: Iterable[TileLists], camera: Camera, background: F32, *, depth: bool
+) -> Frame:
+    """Composite projected Gaussians.
+
+    Args:
+        splats: Of ``project_cloud``.
+        bands: Tile lists that together cover the picture.
+        camera: The camera of the splats.
+        background: Of ``shape_background``.
+        depth: Also compute the expected depth.
+    """
+    size = camera.height, camera.width
+    rgb, alpha = np.empty((*size, 3), np.float32), np.empty(size, np.float32)
+    depth_image = np.empty(size, np.float32) if depth else None
+    for lists in bands:
+
+        def draw(start: int, stop: int, lists: TileLists = lists) -> None:
             composite_tiles(
                 start, stop, lists.first_tile, splats.tiles_x, lists.offsets, lists.items,
-                splats.values, behind, rgb, alpha, depth_image,
+                splats.values, background, rgb, alpha, depth_image,
             )  # fmt: skip
 
         run_chunks(draw, len(lists.offsets) - 1, splats.tiles_x)
@@ -101,13 +107,13 @@ def color_adjoint(
     for channel in range(channels):
         pixels[channel // 3, :, :, channel % 3] = image[:, :, channel]
     totals = np.zeros((len(pixels), len(cloud), 3), np.float32)
-    splats = _project(cloud, camera, config)
-    for lists in _bands(splats):
+    splats = project_cloud(cloud, camera, config)
+    for lists in tile_bands(splats):
         sums = np.empty((len(lists.items), 3), np.float32)
         for part, total in zip(pixels, totals, strict=True):
 
             def gather(
-                start: int, stop: int, lists: _Lists = lists, sums: F32 = sums, part: F32 = part
+                start: int, stop: int, lists: TileLists = lists, sums: F32 = sums, part: F32 = part
             ) -> None:
                 adjoint_tiles(
                     start, stop, lists.first_tile, splats.tiles_x, lists.offsets, lists.items,
@@ -120,78 +126,13 @@ def color_adjoint(
     return np.ascontiguousarray(per_gaussian[:, :channels])
 
 
-@dataclass(frozen=True)
-class _Splats:
-    """Projected Gaussians: values (N, SPLAT_WIDTH), tile rectangles (N, 4), drawn ones by depth."""
+def shape_background(background: F32 | None, camera: Camera) -> F32:
+    """A background for ``draw_splats``, (1, 1, 3) or (H, W, 3); black for ``None``.
 
-    values: F32
-    rects: NDArray[np.int32]
-    order: NDArray[np.uint32]
-    tiles_x: int
-    tiles_y: int
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """Splats of the tiles from ``first_tile`` on, one list after another."""
-
-    first_tile: int
-    offsets: NDArray[np.int64]
-    items: NDArray[np.uint32]
-
-
-def _project(cloud: GaussianCloud, camera: Camera, config: RenderConfig) -> _Splats:
-    count, width, height = len(cloud), camera.width, camera.height
-    means, covariances, opacities, colors = (
-        np.ascontiguousarray(value, np.float32)
-        for value in (cloud.means, cloud.covariances, cloud.opacities, cloud.colors)
-    )
-    view = camera.viewmat[:3].astype(np.float64, order="C")
-    k = camera.K.astype(np.float64, order="C")
-    values = np.empty((count, SPLAT_WIDTH), np.float32)
-    rects = np.empty((count, 4), np.int32)
-    keys = np.empty(count, np.uint32)
-
-    def project(start: int, stop: int) -> None:
-        project_splats(
-            start, stop, means, covariances, opacities, colors, view, k, width, height,
-            config.near, config.far, config.antialias, values, rects, keys,
-        )  # fmt: skip
-
-    run_chunks(project, count, _PROJECT_CHUNK)
-    return _Splats(values, rects, depth_order(keys), -(-width // TILE), -(-height // TILE))
-
-
-def _bands(splats: _Splats) -> Iterator[_Lists]:
-    """Tile lists, in as few consecutive bands as ``MAX_ITEMS`` allows; no tile is divided."""
-    counts = count_items(splats.rects, splats.tiles_x, splats.tiles_y)
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    first = 0
-    while first < len(counts):
-        fitting = int(np.searchsorted(ends, ends[first] + MAX_ITEMS, side="right")) - 1
-        last = max(first + 1, fitting)
-        offsets = ends[first : last + 1] - ends[first]
-        items = np.empty(offsets[-1], np.uint32)
-
-        def fill(
-            start: int,
-            stop: int,
-            first: int = first,
-            offsets: NDArray[np.int64] = offsets,
-            items: NDArray[np.uint32] = items,
-        ) -> None:
-            list_items(
-                start, stop, first, splats.order, splats.rects, splats.tiles_x, offsets, items
-            )
-
-        # Every call walks all splats, so one call for each thread.
-        run_chunks(fill, last - first, -(-(last - first) // get_num_threads()))
-        yield _Lists(first, offsets, items)
-        first = last
-
-
-def _background(background: F32 | None, height: int, width: int) -> F32:
-    """The background as (1, 1, 3) or (H, W, 3)."""
+    Raises:
+        ValueError: It is neither a colour nor a picture of the camera's size.
+    """
+    height, width = camera.height, camera.width
     if background is None:
         return np.zeros((1, 1, 3), np.float32)
     value = np.ascontiguousarray(background, np.float32)

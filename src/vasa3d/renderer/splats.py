@@ -1,0 +1,95 @@
+"""Splats of a cloud as seen by a camera, and the lists of them that every tile draws.
+
+What drawing and its derivative share: projection (``kernels.projection``), depth order and tile
+lists (``kernels.tiles``). Results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vasa3d.kernels.projection import SPLAT_WIDTH, TILE, project_splats
+from vasa3d.kernels.threads import get_num_threads, run_chunks
+from vasa3d.kernels.tiles import count_items, depth_order, list_items
+from vasa3d.renderer.config import RenderConfig
+from vasa3d.types import F32, Camera, GaussianCloud
+
+MAX_ITEMS = 1 << 22
+"""Entries of all tile lists held at once; scenes with more are drawn in several bands."""
+
+_PROJECT_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Splats:
+    """Projected Gaussians: values (N, SPLAT_WIDTH), tile rectangles (N, 4), drawn ones by depth."""
+
+    values: F32
+    rects: NDArray[np.int32]
+    order: NDArray[np.uint32]
+    tiles_x: int
+    tiles_y: int
+
+
+@dataclass(frozen=True)
+class TileLists:
+    """Splats of the tiles from ``first_tile`` on, one list after another."""
+
+    first_tile: int
+    offsets: NDArray[np.int64]
+    items: NDArray[np.uint32]
+
+
+def project_cloud(cloud: GaussianCloud, camera: Camera, config: RenderConfig) -> Splats:
+    """Project the Gaussians of a cloud and put them in order of depth."""
+    count, width, height = len(cloud), camera.width, camera.height
+    means, covariances, opacities, colors = (
+        np.ascontiguousarray(value, np.float32)
+        for value in (cloud.means, cloud.covariances, cloud.opacities, cloud.colors)
+    )
+    view = camera.viewmat[:3].astype(np.float64, order="C")
+    k = camera.K.astype(np.float64, order="C")
+    values = np.empty((count, SPLAT_WIDTH), np.float32)
+    rects = np.empty((count, 4), np.int32)
+    keys = np.empty(count, np.uint32)
+
+    def project(start: int, stop: int) -> None:
+        project_splats(
+            start, stop, means, covariances, opacities, colors, view, k, width, height,
+            config.near, config.far, config.antialias, values, rects, keys,
+        )  # fmt: skip
+
+    run_chunks(project, count, _PROJECT_CHUNK)
+    return Splats(values, rects, depth_order(keys), -(-width // TILE), -(-height // TILE))
+
+
+def tile_bands(splats: Splats) -> Iterator[TileLists]:
+    """Tile lists, in as few consecutive bands as ``MAX_ITEMS`` allows; no tile is divided."""
+    counts = count_items(splats.rects, splats.tiles_x, splats.tiles_y)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    first = 0
+    while first < len(counts):
+        fitting = int(np.searchsorted(ends, ends[first] + MAX_ITEMS, side="right")) - 1
+        last = max(first + 1, fitting)
+        offsets = ends[first : last + 1] - ends[first]
+        items = np.empty(offsets[-1], np.uint32)
+
+        def fill(
+            start: int,
+            stop: int,
+            first: int = first,
+            offsets: NDArray[np.int64] = offsets,
+            items: NDArray[np.uint32] = items,
+        ) -> None:
+            list_items(
+                start, stop, first, splats.order, splats.rects, splats.tiles_x, offsets, items
+            )
+
+        # Every call walks all splats, so one call for each thread.
+        run_chunks(fill, last - first, -(-(last - first) // get_num_threads()))
+        yield TileLists(first, offsets, items)
+        first = last
