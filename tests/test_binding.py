@@ -9,7 +9,7 @@ import pytest
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VasResidual, mix_mood
-from vasa3d.avatar.gaussians import build_covariances
+from vasa3d.geometry.covariances import build_covariances
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.head import load_head
 from vasa3d.portrait.fitting import unfolded_expression

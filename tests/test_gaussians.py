@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vasa3d.avatar.gaussians import (
-    Gaussians,
+from vasa3d.avatar.gaussians import Gaussians
+from vasa3d.geometry.covariances import (
     build_covariances,
     split_covariances,
     transform_covariances,

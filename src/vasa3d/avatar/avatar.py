@@ -18,7 +18,8 @@ from vasa3d.avatar.deformation import (
     mix_mood,
     unmix_mood,
 )
-from vasa3d.avatar.gaussians import Gaussians, build_covariances
+from vasa3d.avatar.gaussians import Gaussians
+from vasa3d.geometry.covariances import build_covariances
 from vasa3d.geometry.meshes import triangle_affines
 from vasa3d.head import ArkitHead, PersonalHead, load_head
 from vasa3d.kernels.posing import pose_gaussians

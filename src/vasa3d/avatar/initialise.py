@@ -18,7 +18,7 @@ from PIL import Image
 from vasa3d.avatar.avatar import Avatar, canonical_vertices, photo_vertices
 from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors, solve_colors
 from vasa3d.avatar.deformation import VasResidual, mood_of
-from vasa3d.avatar.gaussians import Gaussians, split_covariances, transform_covariances
+from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.avatar.layer import LayerShape, shape_layer, surface_points
 from vasa3d.avatar.sampling import (
     CELL_FILL,
@@ -32,6 +32,7 @@ from vasa3d.avatar.sampling import (
     slanted_footprints,
 )
 from vasa3d.geometry.cameras import camera_center, project, unproject
+from vasa3d.geometry.covariances import split_covariances, transform_covariances
 from vasa3d.geometry.meshes import (
     face_areas,
     face_normals,
