@@ -36,11 +36,12 @@ from vasa3d.kernels.projection import (
     MEAN_Y,
     Q_MAX,
     RED,
+    SPLAT_WIDTH,
     TILE,
 )
 
 STOP_TRANSMITTANCE = np.float32(1e-4)
-_CHECK_EVERY = 8
+_CHECK_EVERY = 16
 """Splats between two looks at whether the tile is already opaque."""
 
 _CAP, _ZERO, _HALF, _ONE = (np.float32(v) for v in (ALPHA_CAP, 0.0, 0.5, 1.0))
@@ -77,7 +78,7 @@ def _lane_alpha(lane, dx, dy, a, b, c, peak):  # pragma: no cover - compiled
     """Alpha of a splat at a pixel of a block; (dx, dy) leads from its mean to the first pixel."""
     x = dx + np.float32(lane & 7)
     y = dy + np.float32(lane >> 3)
-    t = (a * x + b * y) * x + (c * y * y + peak)
+    t = (a * x * x + peak) + y * (b * x + c * y)
     e = (((_E4 * t + _E3) * t + _E2) * t + _E1) * t + _E0
     e = e * e
     e = e * e
@@ -105,36 +106,53 @@ def _blocks(splat, mx, my):  # pragma: no cover - compiled
 @njit(nogil=True, cache=True, fastmath=_FAST)
 def _opaque(buffer):  # pragma: no cover - compiled
     """Whether no pixel of a tile lets more than ``STOP_TRANSMITTANCE`` through."""
-    largest = _ZERO
+    open_pixels = 0  # counting is what compilers turn into vector instructions; a maximum is not
     for i in range(_PIXELS):
-        largest = max(largest, buffer[i])
-    return largest <= STOP_TRANSMITTANCE
+        open_pixels += 1 if buffer[np.uint64(i)] > STOP_TRANSMITTANCE else 0
+    return open_pixels == 0
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _blend(items, splats, left, top, buffer, depth):  # pragma: no cover - compiled
-    """Blend the splats of one tile into its planes; ``depth`` is ``None`` without a depth plane."""
-    for position in range(len(items)):
-        splat = splats[items[position]]
-        mx, my, a, b, c, peak = _shape(splat, left, top)
-        red, green, blue, z = splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH]
-        half_0, half_1, pair_0, pair_1 = _blocks(splat, mx, my)
-        for half in range(half_0, half_1):
-            dx = np.float32(half * 8) - mx
-            for pair in range(pair_0, pair_1):
-                dy = np.float32(pair * 2) - my
-                block = np.uint64(half * (_PIXELS // 2) + pair * _LANES)
-                for lane in range(_LANES):
-                    i = block + np.uint64(lane)
-                    alpha = _lane_alpha(lane, dx, dy, a, b, c, peak)
-                    weight = alpha * buffer[i]
-                    buffer[i] -= weight
-                    buffer[i + _PLANE_1] += weight * red
-                    buffer[i + _PLANE_2] += weight * green
-                    buffer[i + _PLANE_3] += weight * blue
-                    if depth is not None:
-                        buffer[i + _PLANE_4] += weight * z
-        if position % _CHECK_EVERY == _CHECK_EVERY - 1 and _opaque(buffer):
+def _blend_splat(splat, left, top, buffer, depth):  # pragma: no cover - compiled
+    """Blend one splat into a tile's planes; ``depth`` is ``None`` without a depth plane."""
+    mx, my, a, b, c, peak = _shape(splat, left, top)
+    red, green, blue, z = splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH]
+    half_0, half_1, pair_0, pair_1 = _blocks(splat, mx, my)
+    for half in range(half_0, half_1):
+        dx = np.float32(half * 8) - mx
+        for pair in range(pair_0, pair_1):
+            dy = np.float32(pair * 2) - my
+            block = np.uint64(half * (_PIXELS // 2) + pair * _LANES)
+            for lane in range(_LANES):
+                i = block + np.uint64(lane)
+                alpha = _lane_alpha(lane, dx, dy, a, b, c, peak)
+                weight = alpha * buffer[i]
+                buffer[i] -= weight
+                buffer[i + _PLANE_1] += weight * red
+                buffer[i + _PLANE_2] += weight * green
+                buffer[i + _PLANE_3] += weight * blue
+                if depth is not None:
+                    buffer[i + _PLANE_4] += weight * z
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _blend(items, splats, left, top, buffer, near, depth):  # pragma: no cover - compiled
+    """Blend the splats of one tile into its planes, until it is opaque.
+
+    The next splats are first copied to ``near``: their cache misses then overlap, while blending
+    would wait for each.
+    """
+    position = 0
+    while position < len(items):
+        count = min(len(near), len(items) - position)
+        for k in range(count):
+            splat = splats[items[position + k]]
+            for column in range(SPLAT_WIDTH):
+                near[k, column] = splat[column]
+        for k in range(count):
+            _blend_splat(near[k], left, top, buffer, depth)
+        position += count
+        if _opaque(buffer):
             break
 
 
@@ -160,12 +178,13 @@ def composite_tiles(
     height, width = alpha.shape
     step_y, step_x = min(background.shape[0] - 1, 1), min(background.shape[1] - 1, 1)
     buffer = np.empty((4 if depth is None else 5) * _PIXELS, np.float32)
+    near = np.empty((_CHECK_EVERY, SPLAT_WIDTH), np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         buffer[:_PIXELS] = _ONE
         buffer[_PIXELS:] = _ZERO
-        _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, depth)
+        _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, near, depth)
         for y in range(top, min(top + TILE, height)):
             for x in range(left, min(left + TILE, width)):
                 i = _place(x - left, y - top)
