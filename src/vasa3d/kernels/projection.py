@@ -35,6 +35,53 @@ SPLAT_WIDTH = 16
 
 
 @njit(nogil=True, cache=True)
+def slope_limits(k, width, height):  # pragma: no cover - compiled
+    """Least and largest t_x / t_z, then t_y / t_z, that the Jacobian is taken at."""
+    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
+    margin_x, margin_y = CLAMP_MARGIN * 0.5 * width / fx, CLAMP_MARGIN * 0.5 * height / fy
+    return (
+        -cx / fx - margin_x,
+        (width - cx) / fx + margin_x,
+        -cy / fy - margin_y,
+        (height - cy) / fy + margin_y,
+    )
+
+
+@njit(nogil=True, cache=True)
+def pixel_jacobian(view, k, sx, sy, depth):  # pragma: no cover - compiled
+    """Rows u, v of J R, the derivative of the pixel by the world point, at slopes (sx, sy)."""
+    jx, js, jy = k[0, 0] / depth, k[0, 1] / depth, k[1, 1] / depth
+    x0, x1, x2 = (
+        view[0, 0] - sx * view[2, 0],
+        view[0, 1] - sx * view[2, 1],
+        view[0, 2] - sx * view[2, 2],
+    )
+    y0, y1, y2 = (
+        view[1, 0] - sy * view[2, 0],
+        view[1, 1] - sy * view[2, 1],
+        view[1, 2] - sy * view[2, 2],
+    )
+    return jx * x0 + js * y0, jx * x1 + js * y1, jx * x2 + js * y2, jy * y0, jy * y1, jy * y2
+
+
+@njit(nogil=True, cache=True)
+def flat_covariance(xx, xy, xz, yy, yz, zz, u0, u1, u2, v0, v1, v2):  # pragma: no cover - compiled
+    """S'_xx, S'_xy, S'_yy of a covariance S (upper triangle) and the rows u, v of J R."""
+    w0 = xx * u0 + xy * u1 + xz * u2
+    w1 = xy * u0 + yy * u1 + yz * u2
+    w2 = xz * u0 + yz * u1 + zz * u2
+    a = u0 * w0 + u1 * w1 + u2 * w2 + LOW_PASS
+    b = v0 * w0 + v1 * w1 + v2 * w2
+    c = (
+        v0 * (xx * v0 + 2.0 * (xy * v1 + xz * v2))
+        + v1 * (yy * v1 + 2.0 * yz * v2)
+        + zz * v2 * v2
+        + LOW_PASS
+    )
+    return a, b, c
+
+
+@njit(nogil=True, cache=True)
 def project_splats(
     start,
     stop,
@@ -76,9 +123,7 @@ def project_splats(
             drawn.
     """
     fx, fy, skew, cx, cy = k[0, 0], k[1, 1], k[0, 1], k[0, 2], k[1, 2]
-    margin_x, margin_y = CLAMP_MARGIN * 0.5 * width / fx, CLAMP_MARGIN * 0.5 * height / fy
-    low_x, high_x = -cx / fx - margin_x, (width - cx) / fx + margin_x
-    low_y, high_y = -cy / fy - margin_y, (height - cy) / fy + margin_y
+    low_x, high_x, low_y, high_y = slope_limits(k, width, height)
     r00, r01, r02, p0 = view[0]
     r10, r11, r12, p1 = view[1]
     r20, r21, r22, p2 = view[2]
@@ -98,24 +143,9 @@ def project_splats(
             continue
         tx = (r00 * x + r01 * y + r02 * z + p0) / depth
         ty = (r10 * x + r11 * y + r12 * z + p1) / depth
-        # Rows of J R: the derivative of the pixel by the world point.
         sx, sy = min(max(tx, low_x), high_x), min(max(ty, low_y), high_y)
-        jx, js, jy = fx / depth, skew / depth, fy / depth
-        u0 = jx * (r00 - sx * r20) + js * (r10 - sy * r20)
-        u1 = jx * (r01 - sx * r21) + js * (r11 - sy * r21)
-        u2 = jx * (r02 - sx * r22) + js * (r12 - sy * r22)
-        v0, v1, v2 = jy * (r10 - sy * r20), jy * (r11 - sy * r21), jy * (r12 - sy * r22)
-        w0 = xx * u0 + xy * u1 + xz * u2
-        w1 = xy * u0 + yy * u1 + yz * u2
-        w2 = xz * u0 + yz * u1 + zz * u2
-        a = u0 * w0 + u1 * w1 + u2 * w2 + LOW_PASS
-        b = v0 * w0 + v1 * w1 + v2 * w2
-        c = (
-            v0 * (xx * v0 + 2.0 * (xy * v1 + xz * v2))
-            + v1 * (yy * v1 + 2.0 * yz * v2)
-            + zz * v2 * v2
-            + LOW_PASS
-        )
+        u0, u1, u2, v0, v1, v2 = pixel_jacobian(view, k, sx, sy, depth)
+        a, b, c = flat_covariance(xx, xy, xz, yy, yz, zz, u0, u1, u2, v0, v1, v2)
         det = a * c - b * b
         mx, my = fx * tx + skew * ty + cx, fy * ty + cy
         if not (a > 0.0 and c > 0.0 and det > 0.0 and math.isfinite(det + mx + my)):
