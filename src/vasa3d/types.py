@@ -218,11 +218,14 @@ class Frame:
         rgb: (H, W, 3) float32 sRGB in [0, 1], premultiplied by alpha where no background was given.
         alpha: (H, W) float32 coverage in [0, 1].
         depth: (H, W) float32 expected camera depth in metres where alpha > 0, else 0; or None when not asked for.
+        normals: (H, W, 3) float32 unit vectors in the world frame, across the surface towards the camera, where
+            alpha > 0, else 0; or None when not asked for.
     """
 
     rgb: F32
     alpha: F32
     depth: F32 | None = None
+    normals: F32 | None = None
 
     def to_uint8(self) -> U8:
         """(H, W, 3) uint8 sRGB."""

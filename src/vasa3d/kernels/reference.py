@@ -154,3 +154,30 @@ def reference_render(
     alpha = weights.sum(0)
     depth = torch.einsum("nhw,n->hw", weights[drawn], splats.depths[drawn])
     return rgb, alpha, torch.where(alpha > 0.0, depth / alpha.clamp(min=1e-12), 0.0)
+
+
+def reference_normals(
+    means: torch.Tensor,
+    covariances: torch.Tensor,
+    opacities: torch.Tensor,
+    colors: torch.Tensor,
+    camera: Camera,
+    **options: Any,
+) -> torch.Tensor:
+    """Normals of the surface; arguments as for ``reference_project``.
+
+    Each Gaussian's shortest axis, with the sign that turns it towards the camera's centre, is
+    blended as a colour would be.
+
+    Returns:
+        (H, W, 3) unit vectors in the world frame, 0 where nothing is drawn.
+    """
+    drawn = reference_project(means, covariances, opacities, colors, camera, **options).drawn
+    full = covariances[drawn][:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    axes = torch.linalg.eigh(full)[1][:, :, 0]
+    view = torch.from_numpy(camera.viewmat).double()
+    centre = -view[:3, :3].T @ view[:3, 3]
+    away = ((centre - means[drawn]) * axes).sum(1, keepdim=True) < 0.0
+    weights = reference_weights(means, covariances, opacities, colors, camera, **options)
+    blended = torch.einsum("nhw,nc->hwc", weights[drawn], torch.where(away, -axes, axes))
+    return torch.nn.functional.normalize(blended, dim=-1)

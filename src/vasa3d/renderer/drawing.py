@@ -1,4 +1,4 @@
-"""The one way to make pixels from Gaussians: forward EWA splatting on the CPU.
+"""Forward EWA splatting on the CPU, and its transpose by colour.
 
 Projection (``kernels.projection``), depth order and tile lists (``kernels.tiles``), compositing
 (``kernels.rasterization``). What is computed is written plainly in ``kernels.reference``; the
@@ -16,38 +16,6 @@ from vasa3d.kernels.threads import run_chunks
 from vasa3d.renderer.config import DEFAULT_CONFIG, RenderConfig
 from vasa3d.renderer.splats import Splats, TileLists, project_cloud, tile_bands
 from vasa3d.types import F32, Camera, Frame, GaussianCloud
-
-
-def render_cloud(
-    cloud: GaussianCloud,
-    camera: Camera,
-    *,
-    background: F32 | None = None,
-    depth: bool = False,
-    config: RenderConfig = DEFAULT_CONFIG,
-) -> Frame:
-    """Draw a cloud of Gaussians.
-
-    Gaussians that hold NaN or Inf, have no positive covariance, or lie outside the range of depths
-    of ``config`` are not drawn.
-
-    Args:
-        cloud: The Gaussians, N of them, also none.
-        camera: The camera.
-        background: (3,) colour or (H, W, 3) picture behind the cloud; ``None`` leaves the colour
-            premultiplied.
-        depth: Also compute the expected depth.
-        config: Options.
-
-    Returns:
-        The picture.
-
-    Raises:
-        ValueError: The background has another shape.
-    """
-    behind = shape_background(background, camera)
-    splats = project_cloud(cloud, camera, config)
-    return draw_splats(splats, tile_bands(splats), camera, behind, depth=depth)
 
 
 def draw_splats(
