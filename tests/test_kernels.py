@@ -149,23 +149,32 @@ def test_depth_order_is_a_stable_sort_without_zeros(keys: np.ndarray) -> None:
     assert (depth_order(keys) == expected).all()
 
 
-def test_tile_lists_hold_each_splat_once_per_tile_in_depth_order() -> None:
-    rng = np.random.default_rng(0)
-    low = rng.integers(0, 6, (200, 2))
-    high = low + rng.integers(0, 4, (200, 2))
-    rects = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1).astype(np.int32)
-    order = rng.permutation(200).astype(np.uint32)
-    counts = count_items(rects, 9, 9)
-    for first, last, cut in ((0, 81, 40), (3, 7, 2), (6, 40, 17), (80, 81, 0)):
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[first:last])])
-        items = np.empty(offsets[-1], np.uint32)
-        list_items(0, cut, first, order, rects, 9, offsets, items)
-        list_items(cut, last - first, first, order, rects, 9, offsets, items)
-        for tile in range(first, last):
-            y, x = divmod(tile, 9)
-            inside = (rects[:, 0] <= x) & (x < rects[:, 1]) & (rects[:, 2] <= y) & (y < rects[:, 3])
-            listed = items[offsets[tile - first] : offsets[tile - first + 1]]
-            assert (listed == order[inside[order]]).all()
+@pytest.mark.parametrize("chunk", [37, 500])
+@pytest.mark.parametrize("cut", [0, 31, 81])
+def test_tile_lists_hold_each_splat_once_per_tile_in_depth_order(chunk: int, cut: int) -> None:
+    rng = np.random.default_rng(3)
+    starts = rng.integers(0, 8, (400, 2))
+    sizes = rng.integers(0, 4, (400, 2))
+    ends = np.minimum(starts + sizes, 9)
+    rects = np.stack([starts[:, 0], ends[:, 0], starts[:, 1], ends[:, 1]], 1).astype(np.int32)
+    order = rng.permutation(400).astype(np.uint32)
+    chunks = range(0, 400, chunk)
+    counts = np.zeros((len(chunks), 81), np.int64)
+    for row, start in enumerate(chunks):
+        count_items(start, min(start + chunk, 400), order, rects, 9, 9, counts[row])
+    offsets = np.concatenate([[0], np.cumsum(counts.sum(0))])
+    starts_of = offsets[:-1] + np.cumsum(counts, axis=0) - counts
+    items = np.full(offsets[-1], 9999, np.uint32)
+    for first, last in ((0, cut), (cut, 81)):
+        for row, start in enumerate(chunks):
+            positions = starts_of[row, first:last].copy()
+            list_items(start, min(start + chunk, 400), order, rects, 9, first, positions, items)
+    for tile in range(81):
+        y, x = divmod(tile, 9)
+        inside = [
+            n for n in order if rects[n, 0] <= x < rects[n, 1] and rects[n, 2] <= y < rects[n, 3]
+        ]
+        assert items[offsets[tile] : offsets[tile + 1]].tolist() == inside
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasa3d.kernels.projection import SPLAT_WIDTH, TILE, project_splats
-from vasa3d.kernels.threads import get_num_threads, run_chunks
+from vasa3d.kernels.threads import run_chunks
 from vasa3d.kernels.tiles import count_items, depth_order, list_items
 from vasa3d.renderer.config import RenderConfig
 from vasa3d.types import F32, Camera, GaussianCloud
@@ -22,6 +22,8 @@ MAX_ITEMS = 1 << 22
 """Entries of all tile lists held at once; scenes with more are drawn in several bands."""
 
 _PROJECT_CHUNK = 4096
+_LIST_CHUNK, _MAX_LIST_CHUNKS = 8192, 16
+"""Sorted splats that one call counts or lists; each chunk holds a count for every tile."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +71,34 @@ def project_cloud(cloud: GaussianCloud, camera: Camera, config: RenderConfig) ->
 
 def tile_bands(splats: Splats) -> Iterator[TileLists]:
     """Tile lists, in as few consecutive bands as ``MAX_ITEMS`` allows; no tile is divided."""
-    counts = count_items(splats.rects, splats.tiles_x, splats.tiles_y)
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    order, rects, tiles_x = splats.order, splats.rects, splats.tiles_x
+    num_tiles = tiles_x * splats.tiles_y
+    chunk = max(_LIST_CHUNK, -(-len(order) // _MAX_LIST_CHUNKS))
+    num_chunks = max(1, -(-len(order) // chunk))
+    counts = np.zeros((num_chunks, num_tiles), np.int64)
+
+    def count(start: int, stop: int) -> None:
+        count_items(start, stop, order, rects, tiles_x, splats.tiles_y, counts[start // chunk])
+
+    run_chunks(count, len(order), chunk)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts.sum(0))])
+    starts = ends[:-1] + np.cumsum(counts, axis=0) - counts
     first = 0
-    while first < len(counts):
+    while first < num_tiles:
         fitting = int(np.searchsorted(ends, ends[first] + MAX_ITEMS, side="right")) - 1
         last = max(first + 1, fitting)
-        offsets = ends[first : last + 1] - ends[first]
-        items = np.empty(offsets[-1], np.uint32)
+        items = np.empty(ends[last] - ends[first], np.uint32)
+        positions = starts[:, first:last] - ends[first]
 
         def fill(
             start: int,
             stop: int,
             first: int = first,
-            offsets: NDArray[np.int64] = offsets,
+            positions: NDArray[np.int64] = positions,
             items: NDArray[np.uint32] = items,
         ) -> None:
-            list_items(
-                start, stop, first, splats.order, splats.rects, splats.tiles_x, offsets, items
-            )
+            list_items(start, stop, order, rects, tiles_x, first, positions[start // chunk], items)
 
-        # Every call walks all splats, so one call for each thread.
-        run_chunks(fill, last - first, -(-(last - first) // get_num_threads()))
-        yield TileLists(first, offsets, items)
+        run_chunks(fill, len(order), chunk)
+        yield TileLists(first, ends[first : last + 1] - ends[first], items)
         first = last
