@@ -139,31 +139,33 @@ class Avatar:
         maps = triangle_affines(self.canonical_vertices, vertices, self.head.faces)
         transforms = self.personal_head.joint_transforms(joints, translation)
         joint_maps = np.ascontiguousarray(transforms[:, :3], np.float32)
-        canonical = self._residual(one.dyn[0]) if self.vas.rank else self._still
-        means, covariances, opacities, colors = canonical
-        out_means, out_covariances = np.empty_like(means), np.empty_like(covariances)
+        canonical = self.canonical_cloud(one.dyn[0])
+        out_means = np.empty_like(canonical.means)
+        out_covariances = np.empty_like(canonical.covariances)
         pose_gaussians(
-            means, covariances, self.gaussians.triangles, maps,
+            canonical.means, canonical.covariances, self.gaussians.triangles, maps,
             self.gaussians.layer_weights, joint_maps, out_means, out_covariances,
         )  # fmt: skip
-        return GaussianCloud(out_means, out_covariances, opacities, colors)
+        return GaussianCloud(out_means, out_covariances, canonical.opacities, canonical.colors)
 
-    @cached_property
-    def _still(self) -> tuple[F32, F32, F32, F32]:
-        g = self.gaussians
-        return g.means, g.covariances(), g.opacities, g.colors
-
-    def _residual(self, dyn: F32) -> tuple[F32, F32, F32, F32]:
-        """Canonical Gaussians with the VAS residual of one latent (52,) added."""
+    def canonical_cloud(self, dyn: F32) -> GaussianCloud:
+        """The Gaussians in canonical space, with the VAS residual of one latent (D,)."""
+        if self.vas.rank == 0:
+            return self._still
         weights = self.vas.mixing @ np.append(dyn, np.float32(1.0))
         delta = np.tensordot(weights, self.vas.modes, 1)
         g = self.gaussians
-        return (
+        return GaussianCloud(
             g.means + delta[:, :3],
             build_covariances(g.quats + delta[:, 3:7], g.scales * np.exp(delta[:, 7:10])),
             np.clip(g.opacities + delta[:, 13], 0.0, 1.0),
             np.clip(g.colors + delta[:, 10:13], 0.0, 1.0),
         )
+
+    @cached_property
+    def _still(self) -> GaussianCloud:
+        g = self.gaussians
+        return GaussianCloud(g.means, g.covariances(), g.opacities, g.colors)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the avatar to one ``.vasa3d`` file (``docs/formats.md``).

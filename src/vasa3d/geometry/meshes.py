@@ -62,11 +62,26 @@ def triangle_affines(rest_vertices: F32, posed_vertices: F32, faces: NDArray[np.
         (F, 3, 4) float32 maps [A | t]: a rest point x moves to A x + t. A face without rest area
         only moves with its first corner.
     """
-    return _triangle_affines(
-        np.ascontiguousarray(rest_vertices, np.float32),
-        np.ascontiguousarray(posed_vertices, np.float32),
-        np.ascontiguousarray(faces, np.int32),
-    )
+    rest = np.ascontiguousarray(rest_vertices, np.float32)
+    posed = np.ascontiguousarray(posed_vertices, np.float32)
+    corners = np.ascontiguousarray(faces, np.int32)
+    maps = np.empty((len(corners), 3, 4), np.float32)
+    inverses = triangle_inverses(rest, corners)
+    map_triangles(0, len(corners), rest, inverses, posed, corners, np.eye(3, 4), maps)
+    return maps
+
+
+def triangle_inverses(vertices: F32, faces: I32) -> F32:
+    """Inverses of the frames [e1 e2 n] of triangles: two edges and the unit normal in columns.
+
+    Args:
+        vertices: (V, 3) float32 metres.
+        faces: (F, 3) int32.
+
+    Returns:
+        (F, 3, 3) float32; zero for faces without area.
+    """
+    return _triangle_inverses(vertices, faces)
 
 
 def rasterize_mesh(
@@ -113,39 +128,61 @@ def _face_crosses(vertices: F32, faces: NDArray[np.integer]) -> NDArray[np.float
 
 
 @njit(nogil=True, cache=True)
-def _triangle_affines(rest, posed, faces):  # pragma: no cover - compiled
-    result = np.zeros((len(faces), 3, 4), np.float32)
-    a, b, inverse = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+def _triangle_inverses(vertices, faces):  # pragma: no cover - compiled
+    result = np.zeros((len(faces), 3, 3), np.float32)
+    a = np.empty((3, 3))
     for f in range(len(faces)):
-        face, out = faces[f], result[f]
-        area = _frame(rest, face, a)
-        _frame(posed, face, b)
+        area = _frame(vertices, faces[f], a)
         longest = 0.0
         for i in range(3):
             longest += a[0, i] * a[0, i] + a[1, i] * a[1, i]
-        if not area > 1e-9 * longest:
-            for i in range(3):
-                out[i, i] = 1.0
-        else:
-            # Columns of [e1 e2 n]^-1 transposed: e2 x n, n x e1 and e1 x e2, over twice the area.
+        if area > 1e-9 * longest:
+            # Rows e2 x n, n x e1 and e1 x e2, over twice the area.
             for i in range(3):
                 j, k = (i + 1) % 3, (i + 2) % 3
-                inverse[0, i] = (a[1, j] * a[2, k] - a[1, k] * a[2, j]) / area
-                inverse[1, i] = (a[2, j] * a[0, k] - a[2, k] * a[0, j]) / area
-                inverse[2, i] = a[2, i]
-            for row in range(3):
-                for i in range(3):
-                    out[row, i] = (
-                        b[0, row] * inverse[0, i]
-                        + b[1, row] * inverse[1, i]
-                        + b[2, row] * inverse[2, i]
-                    )
-        for row in range(3):
-            moved = 0.0
-            for i in range(3):
-                moved += out[row, i] * rest[face[0], i]
-            out[row, 3] = posed[face[0], row] - moved
+                result[f, 0, i] = (a[1, j] * a[2, k] - a[1, k] * a[2, j]) / area
+                result[f, 1, i] = (a[2, j] * a[0, k] - a[2, k] * a[0, j]) / area
+                result[f, 2, i] = a[2, i]
     return result
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def map_triangles(
+    start, stop, rest, inverses, posed, faces, after, out
+):  # pragma: no cover - compiled
+    """Affine maps of the triangles ``start`` to ``stop``; see ``triangle_affines``.
+
+    Args:
+        start: First triangle.
+        stop: One past the last.
+        rest: (V, 3) float32 rest vertices.
+        inverses: (F, 3, 3) float32 of ``triangle_inverses`` at rest.
+        posed: (V, 3) float32 posed vertices.
+        faces: (F, 3) int32.
+        after: (3, 4) float64 map of posed space to apply last, such as a world-to-camera transform.
+        out: (F, 3, 4) float32 output.
+    """
+    b = np.empty((3, 3))
+    m = np.empty((3, 4))
+    for f in range(start, stop):
+        corner = faces[f, 0]
+        _frame(posed, faces[f], b)
+        flat = inverses[f, 2, 0] == 0.0 and inverses[f, 2, 1] == 0.0 and inverses[f, 2, 2] == 0.0
+        for i in range(3):
+            m[i, 3] = posed[corner, i]
+            for j in range(3):
+                m[i, j] = (
+                    b[0, i] * inverses[f, 0, j]
+                    + b[1, i] * inverses[f, 1, j]
+                    + b[2, i] * inverses[f, 2, j]
+                )
+                if flat:
+                    m[i, j] = 1.0 if i == j else 0.0
+                m[i, 3] -= m[i, j] * rest[corner, j]
+        for i in range(3):
+            for j in range(4):
+                out[f, i, j] = after[i, 0] * m[0, j] + after[i, 1] * m[1, j] + after[i, 2] * m[2, j]
+            out[f, i, 3] += after[i, 3]
 
 
 @njit(nogil=True, cache=True)

@@ -28,13 +28,16 @@ CLAMP_MARGIN = 0.3
 TILE = 16
 """Side of a tile in pixels."""
 
+# NaN and Inf must still be seen, to skip the Gaussians that hold them.
+_FAST = {"contract", "arcp"}
+
 MEAN_X, MEAN_Y, CONIC_A, CONIC_B, CONIC_C, Q_MAX, EXTENT_X, EXTENT_Y = range(8)
 RED, GREEN, BLUE, DEPTH = range(8, 12)
 SPLAT_WIDTH = 16
 """Floats a splat takes: one cache line."""
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=_FAST)
 def slope_limits(k, width, height):  # pragma: no cover - compiled
     """Least and largest t_x / t_z, then t_y / t_z, that the Jacobian is taken at."""
     fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
@@ -47,7 +50,7 @@ def slope_limits(k, width, height):  # pragma: no cover - compiled
     )
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=_FAST)
 def pixel_jacobian(view, k, sx, sy, depth):  # pragma: no cover - compiled
     """Rows u, v of J R, the derivative of the pixel by the world point, at slopes (sx, sy)."""
     jx, js, jy = k[0, 0] / depth, k[0, 1] / depth, k[1, 1] / depth
@@ -64,7 +67,7 @@ def pixel_jacobian(view, k, sx, sy, depth):  # pragma: no cover - compiled
     return jx * x0 + js * y0, jx * x1 + js * y1, jx * x2 + js * y2, jy * y0, jy * y1, jy * y2
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=_FAST)
 def flat_covariance(xx, xy, xz, yy, yz, zz, u0, u1, u2, v0, v1, v2):  # pragma: no cover - compiled
     """S'_xx, S'_xy, S'_yy of a covariance S (upper triangle) and the rows u, v of J R."""
     w0 = xx * u0 + xy * u1 + xz * u2
@@ -81,7 +84,7 @@ def flat_covariance(xx, xy, xz, yy, yz, zz, u0, u1, u2, v0, v1, v2):  # pragma: 
     return a, b, c
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=_FAST)
 def project_splats(
     start,
     stop,
@@ -99,13 +102,14 @@ def project_splats(
     splats,
     rects,
     keys,
+    binding=None,
 ):  # pragma: no cover - compiled
     """Project Gaussians ``start`` to ``stop``; all arrays are indexed by Gaussian.
 
     Args:
         start: First Gaussian.
         stop: One past the last Gaussian.
-        means: (N, 3) float32 world metres.
+        means: (N, 3) float32 metres, in world space or, with a binding, canonical space.
         covariances: (N, 6) float32 square metres, upper triangles.
         opacities: (N,) float32.
         colors: (N, 3) float32.
@@ -121,16 +125,37 @@ def project_splats(
             not drawn.
         keys: (N,) uint32 output, depth in metres as bits, which sort like the depth; 0 when not
             drawn.
+        binding: ``None``, or what moves canonical Gaussians into view: triangles (S,) int32 of the
+            first S Gaussians, triangle maps (F, 3, 4) float32 to camera coordinates, joint weights
+            (N - S, J) float32 of the others, joint maps (J, 3, 4) float32 to camera
+            coordinates; ``view`` is not looked at then.
     """
     fx, fy, skew, cx, cy = k[0, 0], k[1, 1], k[0, 1], k[0, 2], k[1, 2]
     low_x, high_x, low_y, high_y = slope_limits(k, width, height)
-    r00, r01, r02, p0 = view[0]
-    r10, r11, r12, p1 = view[1]
-    r20, r21, r22, p2 = view[2]
+    to_camera = view.copy()
+    if binding is not None:
+        triangles, triangle_maps, layer_weights, joint_maps = binding
     for n in range(start, stop):
         keys[n] = 0
         rects[n, 1] = rects[n, 0] = 0
         rects[n, 3] = rects[n, 2] = 0
+        if binding is not None:
+            if n < len(triangles):
+                face = triangles[n]
+                for i in range(3):
+                    for j in range(4):
+                        to_camera[i, j] = triangle_maps[face, i, j]
+            else:
+                row = n - len(triangles)
+                for i in range(3):
+                    for j in range(4):
+                        total = np.float32(0.0)
+                        for joint in range(layer_weights.shape[1]):
+                            total += layer_weights[row, joint] * joint_maps[joint, i, j]
+                        to_camera[i, j] = total
+        r00, r01, r02, p0 = to_camera[0]
+        r10, r11, r12, p1 = to_camera[1]
+        r20, r21, r22, p2 = to_camera[2]
         x, y, z = float(means[n, 0]), float(means[n, 1]), float(means[n, 2])
         depth = r20 * x + r21 * y + r22 * z + p2
         opacity = min(float(opacities[n]), 1.0)
@@ -144,7 +169,7 @@ def project_splats(
         tx = (r00 * x + r01 * y + r02 * z + p0) / depth
         ty = (r10 * x + r11 * y + r12 * z + p1) / depth
         sx, sy = min(max(tx, low_x), high_x), min(max(ty, low_y), high_y)
-        u0, u1, u2, v0, v1, v2 = pixel_jacobian(view, k, sx, sy, depth)
+        u0, u1, u2, v0, v1, v2 = pixel_jacobian(to_camera, k, sx, sy, depth)
         a, b, c = flat_covariance(xx, xy, xz, yy, yz, zz, u0, u1, u2, v0, v1, v2)
         det = a * c - b * b
         mx, my = fx * tx + skew * ty + cx, fy * ty + cy

@@ -44,7 +44,7 @@ STOP_TRANSMITTANCE = np.float32(1e-4)
 _CHECK_EVERY = 16
 """Splats between two looks at whether the tile is already opaque."""
 
-_CAP, _ZERO, _HALF, _ONE = (np.float32(v) for v in (ALPHA_CAP, 0.0, 0.5, 1.0))
+_CAP, _ZERO, _HALF, _ONE, _BYTE = (np.float32(v) for v in (ALPHA_CAP, 0.0, 0.5, 1.0, 255.0))
 _EIGHTH = np.float32(1.0 / 8.0)
 _LOG_FLOOR = np.float32(math.log(ALPHA_FLOOR) / 8.0)
 # Coefficients of p with the least largest relative error to exp on [-0.7, 0]: 2.7e-6.
@@ -195,6 +195,52 @@ def composite_tiles(
                     rgb[y, x, c] = buffer[(c + 1) * _PIXELS + i] + rest * behind
                 if depth is not None:
                     depth[y, x] = buffer[4 * _PIXELS + i] / (_ONE - rest) if rest < _ONE else _ZERO
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def composite_bytes(
+    start, stop, first_tile, tiles_x, offsets, items, splats, background, picture
+):  # pragma: no cover - compiled
+    """Draw the tiles ``first_tile + start`` to ``first_tile + stop`` as bytes.
+
+    Args:
+        start: First list in ``offsets``.
+        stop: One past the last list.
+        first_tile: Tile of list 0.
+        tiles_x: Tiles in a row.
+        offsets: (L + 1,) int64 bounds of the lists in ``items``.
+        items: (I,) uint32 splats, nearest first.
+        splats: (N, SPLAT_WIDTH) float32.
+        background: (1, 1, 3) or (H, W, 3) float32, or ``None``.
+        picture: Output: (H, W, 3) uint8 over the background, or without one (H, W, 4) with colours
+            that are not premultiplied.
+    """
+    height, width = picture.shape[:2]
+    buffer = np.empty(4 * _PIXELS, np.float32)
+    near = np.empty((_CHECK_EVERY, SPLAT_WIDTH), np.float32)
+    for index in range(start, stop):
+        tile = first_tile + index
+        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        buffer[:_PIXELS] = _ONE
+        buffer[_PIXELS:] = _ZERO
+        _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, near, None)
+        for y in range(top, min(top + TILE, height)):
+            for x in range(left, min(left + TILE, width)):
+                i = _place(x - left, y - top)
+                rest = buffer[i]
+                if background is None:
+                    covered = _ONE - rest
+                    scale = _BYTE / covered if covered > _ZERO else _ZERO
+                    for c in range(3):
+                        value = buffer[(c + 1) * _PIXELS + i] * scale + _HALF
+                        picture[y, x, c] = np.uint8(min(max(value, _ZERO), _BYTE))
+                    picture[y, x, 3] = np.uint8(covered * _BYTE + _HALF)
+                else:
+                    row, column = min(y, len(background) - 1), min(x, background.shape[1] - 1)
+                    for c in range(3):
+                        value = buffer[(c + 1) * _PIXELS + i] + rest * background[row, column, c]
+                        value = value * _BYTE + _HALF
+                        picture[y, x, c] = np.uint8(min(max(value, _ZERO), _BYTE))
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)

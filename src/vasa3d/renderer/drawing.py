@@ -11,11 +11,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vasa3d.kernels.rasterization import adjoint_tiles, composite_tiles, scatter_sums
+from vasa3d.kernels.rasterization import (
+    adjoint_tiles,
+    composite_bytes,
+    composite_tiles,
+    scatter_sums,
+)
 from vasa3d.kernels.threads import run_chunks
 from vasa3d.renderer.config import DEFAULT_CONFIG, RenderConfig
 from vasa3d.renderer.splats import Splats, TileLists, project_cloud, tile_bands
-from vasa3d.types import F32, Camera, Frame, GaussianCloud
+from vasa3d.types import F32, U8, Camera, Frame, GaussianCloud
 
 
 def draw_splats(
@@ -43,6 +48,31 @@ def draw_splats(
 
         run_chunks(draw, len(lists.offsets) - 1, splats.tiles_x)
     return Frame(rgb, alpha, depth_image)
+
+
+def draw_bytes(splats: Splats, bands: Iterable[TileLists], background: F32 | None, out: U8) -> U8:
+    """Composite projected Gaussians to bytes, as screens and video want them.
+
+    Args:
+        splats: Of ``project_cloud``.
+        bands: Tile lists that together cover the picture.
+        background: Of ``shape_background``, or ``None``.
+        out: Written: (H, W, 3) uint8 over a background; (H, W, 4) without one, colours not
+            premultiplied.
+
+    Returns:
+        ``out``.
+    """
+    for lists in bands:
+
+        def draw(start: int, stop: int, lists: TileLists = lists) -> None:
+            composite_bytes(
+                start, stop, lists.first_tile, splats.tiles_x, lists.offsets, lists.items,
+                splats.values, background, out,
+            )  # fmt: skip
+
+        run_chunks(draw, len(lists.offsets) - 1, splats.tiles_x)
+    return out
 
 
 def color_adjoint(

@@ -28,10 +28,11 @@ _LIST_CHUNK, _MAX_LIST_CHUNKS = 8192, 16
 
 @dataclass(frozen=True)
 class Splats:
-    """Projected Gaussians: values (N, SPLAT_WIDTH), tile rectangles (N, 4), drawn ones by depth."""
+    """Projected Gaussians: values (N, SPLAT_WIDTH), tile rectangles (N, 4), depth keys (N,), drawn ones by depth."""
 
     values: F32
     rects: NDArray[np.int32]
+    keys: NDArray[np.uint32]
     order: NDArray[np.uint32]
     tiles_x: int
     tiles_y: int
@@ -46,8 +47,40 @@ class TileLists:
     items: NDArray[np.uint32]
 
 
-def project_cloud(cloud: GaussianCloud, camera: Camera, config: RenderConfig) -> Splats:
-    """Project the Gaussians of a cloud and put them in order of depth."""
+@dataclass(frozen=True)
+class Binding:
+    """What moves Gaussians from canonical space to where the camera sees them.
+
+    Attributes:
+        triangles: (S,) int32 triangle of the first S Gaussians.
+        triangle_maps: (F, 3, 4) float32 affine map of each triangle to camera coordinates.
+        layer_weights: (N - S, J) float32 joint weights of the other Gaussians, rows sum to 1.
+        joint_maps: (J, 3, 4) float32 affine map of each joint to camera coordinates.
+    """
+
+    triangles: NDArray[np.int32]
+    triangle_maps: F32
+    layer_weights: F32
+    joint_maps: F32
+
+
+def project_cloud(
+    cloud: GaussianCloud,
+    camera: Camera,
+    config: RenderConfig,
+    *,
+    binding: Binding | None = None,
+    reuse: Splats | None = None,
+) -> Splats:
+    """Project the Gaussians of a cloud and put them in order of depth.
+
+    Args:
+        cloud: The Gaussians, in world space or, with a binding, in canonical space.
+        camera: The camera; with a binding only its intrinsics and size count.
+        config: Options.
+        binding: Poses each Gaussian on the way.
+        reuse: Splats of as many Gaussians, whose memory is written again.
+    """
     count, width, height = len(cloud), camera.width, camera.height
     means, covariances, opacities, colors = (
         np.ascontiguousarray(value, np.float32)
@@ -55,18 +88,26 @@ def project_cloud(cloud: GaussianCloud, camera: Camera, config: RenderConfig) ->
     )
     view = camera.viewmat[:3].astype(np.float64, order="C")
     k = camera.K.astype(np.float64, order="C")
-    values = np.empty((count, SPLAT_WIDTH), np.float32)
-    rects = np.empty((count, 4), np.int32)
-    keys = np.empty(count, np.uint32)
+    if reuse is None:
+        values = np.empty((count, SPLAT_WIDTH), np.float32)
+        rects, keys = np.empty((count, 4), np.int32), np.empty(count, np.uint32)
+    else:
+        values, rects, keys = reuse.values, reuse.rects, reuse.keys
+    moved = None
+    if binding is not None:
+        moved = (
+            binding.triangles, binding.triangle_maps, binding.layer_weights, binding.joint_maps,
+        )  # fmt: skip
 
     def project(start: int, stop: int) -> None:
         project_splats(
             start, stop, means, covariances, opacities, colors, view, k, width, height,
-            config.near, config.far, config.antialias, values, rects, keys,
+            config.near, config.far, config.antialias, values, rects, keys, moved,
         )  # fmt: skip
 
     run_chunks(project, count, _PROJECT_CHUNK)
-    return Splats(values, rects, depth_order(keys), -(-width // TILE), -(-height // TILE))
+    tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
+    return Splats(values, rects, keys, depth_order(keys), tiles_x, tiles_y)
 
 
 def tile_bands(splats: Splats) -> Iterator[TileLists]:
