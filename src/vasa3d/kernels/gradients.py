@@ -152,9 +152,12 @@ def _fill_planes(
             buffer[i + _BY_ALPHA] = by_alpha
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _collect(splat, left, top, buffer, lanes, grad_depth):  # pragma: no cover - compiled
-    """Take a splat's weight from a tile's planes and add to the sums lane by lane."""
+    """Take a splat's weight from a tile's planes and add to the sums lane by lane.
+
+    The error model matters: a division that may raise keeps loops from being vectorised.
+    """
     mx, my, a, b, c, peak = _shape(splat, left, top)
     red, green, blue, z = splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH]
     half_0, half_1, pair_0, pair_1 = _blocks(splat, mx, my)
@@ -167,17 +170,15 @@ def _collect(splat, left, top, buffer, lanes, grad_depth):  # pragma: no cover -
                 at = np.uint64(lane)
                 i = block + at
                 alpha = _lane_alpha(lane, dx, dy, a, b, c, peak)
-                by_red, by_green, by_blue = (
-                    buffer[i + _BY_RED],
-                    buffer[i + _BY_GREEN],
-                    buffer[i + _BY_BLUE],
+                share = (
+                    red * buffer[i + _BY_RED]
+                    + green * buffer[i + _BY_GREEN]
+                    + blue * buffer[i + _BY_BLUE]
+                    + buffer[i + _BY_ALPHA]
                 )
-                share = red * by_red + green * by_green + blue * by_blue + buffer[i + _BY_ALPHA]
-                weight = alpha * buffer[i]
                 if grad_depth is not None:
-                    by_depth = buffer[i + _BY_DEPTH]
-                    share += z * by_depth
-                    lanes[at + _L_DEPTH] += weight * by_depth
+                    share += z * buffer[i + _BY_DEPTH]
+                weight = alpha * buffer[i]
                 gain = weight * share
                 rest = buffer[i + _REST] - gain
                 buffer[i] -= weight
@@ -189,9 +190,11 @@ def _collect(splat, left, top, buffer, lanes, grad_depth):  # pragma: no cover -
                 lanes[at + _L_HALF] += g
                 lanes[at + _L_HALF_Y] += gy
                 lanes[at + _L_YY] += gy * y
-                lanes[at + _L_RED] += weight * by_red
-                lanes[at + _L_GREEN] += weight * by_green
-                lanes[at + _L_BLUE] += weight * by_blue
+                lanes[at + _L_RED] += weight * buffer[i + _BY_RED]
+                lanes[at + _L_GREEN] += weight * buffer[i + _BY_GREEN]
+                lanes[at + _L_BLUE] += weight * buffer[i + _BY_BLUE]
+                if grad_depth is not None:
+                    lanes[at + _L_DEPTH] += weight * buffer[i + _BY_DEPTH]
         for lane in range(_LANES):
             at = np.uint64(lane)
             x = dx + np.float32(lane & 7)
@@ -205,7 +208,7 @@ def _collect(splat, left, top, buffer, lanes, grad_depth):  # pragma: no cover -
             lanes[at + _L_HALF_Y] = _ZERO
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST | {"reassoc"})
+@njit(nogil=True, cache=True, fastmath={*_FAST, "reassoc"})
 def _fold(lanes, sums):  # pragma: no cover - compiled
     """Add up the lanes of each of the ten sums and set them to zero."""
     for k in range(NUM_SUMS):
@@ -224,7 +227,7 @@ def add_sums(items, sums, totals):  # pragma: no cover - compiled
             totals[items[position], k] += sums[position, k]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"contract", "arcp"}, error_model="numpy")
 def differentiate_projection(
     start,
     stop,
@@ -270,23 +273,18 @@ def differentiate_projection(
     limits = slope_limits(k, width, height)
     by_view = np.empty((3, 4), np.float64)
     for n in range(start, stop):
-        grad_means[n] = 0.0
-        grad_covariances[n] = 0.0
-        grad_opacities[n] = 0.0
-        grad_colors[n] = 0.0
-        if rects[n, 0] >= rects[n, 1]:
-            continue
-        finite = _differentiate_one(
-            means[n], covariances[n], float(opacities[n]), view, k, limits, antialias, totals[n],
+        finite = rects[n, 0] < rects[n, 1] and _differentiate_one(
+            means[n], covariances[n], view, k, limits, antialias, totals[n],
             grad_means[n], grad_covariances[n], by_view,
         )  # fmt: skip
         if not finite:
             grad_means[n] = 0.0
             grad_covariances[n] = 0.0
+            grad_opacities[n] = 0.0
+            grad_colors[n] = 0.0
             continue
         # Opacities beyond 1 are drawn as 1.
-        if opacities[n] <= 1.0:
-            grad_opacities[n] = totals[n, G] / opacities[n]
+        grad_opacities[n] = totals[n, G] / opacities[n] if opacities[n] <= 1.0 else 0.0
         for c in range(3):
             grad_colors[n, c] = totals[n, W_RED + c]
         for i in range(3):
@@ -294,9 +292,9 @@ def differentiate_projection(
                 grad_view[i, j] += by_view[i, j]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"contract", "arcp"}, error_model="numpy")
 def _differentiate_one(
-    mean, covariance, opacity, view, k, limits, antialias, total, grad_mean, grad_cov, by_view
+    mean, covariance, view, k, limits, antialias, total, grad_mean, grad_cov, by_view
 ):  # pragma: no cover - compiled
     """Gradients by one Gaussian's mean, covariance and view; whether all are at most ``LARGEST``."""
     x, y, z = float(mean[0]), float(mean[1]), float(mean[2])
@@ -372,10 +370,14 @@ def _differentiate_one(
     by_view[2, 1] = d2 * y - sx * e1 - sy * f1
     by_view[2, 2] = d2 * z - sx * e2 - sy * f2
     by_view[0, 3], by_view[1, 3], by_view[2, 3] = d0, d1, d2
-    check = abs(g)
-    for j in range(3):
-        check += abs(grad_mean[j]) + abs(grad_cov[j]) + abs(grad_cov[3 + j])
-        check += abs(total[W_RED + j])
-        for i in range(4):
-            check += abs(by_view[j, i])
-    return check <= LARGEST
+    # Bounds of all of the above.
+    by_cov = _size(h0, h1, h2, l0, l1, l2) * _size(u0, u1, u2, v0, v1, v2)
+    by_place = _size(d0, d1, d2, d_depth, dsx, dsy) * (1.0 + abs(x) + abs(y) + abs(z))
+    by_axes = _size(e0, e1, e2, f0, f1, f2) * (1.0 + abs(sx) + abs(sy))
+    return by_cov + by_place + by_axes <= LARGEST
+
+
+@njit(nogil=True, cache=True)
+def _size(a, b, c, d, e, f):  # pragma: no cover - compiled
+    """Sum of absolute values, in two chains."""
+    return (abs(a) + abs(b) + abs(c)) + (abs(d) + abs(e) + abs(f))

@@ -71,14 +71,17 @@ def render_tensors(
         viewmat: (4, 4) float32 world-to-camera in place of the camera's own. Its first three rows
             get plain gradients by their twelve entries, not kept to rigid motions.
         background: (3,) colour or (H, W, 3) picture, float32.
-        config: Options of the drawing.
+        config: Options of the drawing; supersampling is for stills.
 
     Returns:
         The picture.
 
     Raises:
-        ValueError: A tensor has another shape, type or device.
+        ValueError: A tensor has another shape, type or device, the view matrix is not finite, or
+            supersampling is asked for.
     """
+    if config.supersample != 1:
+        raise ValueError("supersampled pictures have no derivative; draw with a larger camera")
     count = len(means)
     for name, value, shape in (
         ("means", means, (count, 3)), ("covariances", covariances, (count, 6)),
@@ -133,13 +136,13 @@ class _Render(torch.autograd.Function):
         first = next(bands)
         frame = draw_splats(splats, chain((first,), bands), camera, behind, depth=True)
         assert frame.depth is not None
-        pictures = tuple(torch.from_numpy(v) for v in (frame.rgb, frame.alpha, frame.depth))
+        rgb, alpha, depth = (torch.from_numpy(v) for v in (frame.rgb, frame.alpha, frame.depth))
         whole = len(first.offsets) - 1 == splats.tiles_x * splats.tiles_y
         ctx.drawn = _Drawn(cloud, camera, config, splats, (first,) if whole else None, behind)
         # Inputs are saved too, so that torch notices when they are overwritten before the backward.
-        ctx.save_for_backward(*pictures, means, covariances, opacities, background)
+        ctx.save_for_backward(rgb, alpha, depth, means, covariances, opacities, background)
         ctx.set_materialize_grads(False)
-        return pictures
+        return rgb, alpha, depth
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -196,9 +199,11 @@ def _sum_tiles(
 def _through_projection(drawn: _Drawn, totals: F32) -> tuple[tuple[F32, ...], F32]:
     """Gradients by means, covariances, opacities and colours, and by the view matrix (4, 4)."""
     cloud, camera = drawn.cloud, drawn.camera
-    grads = tuple(
-        np.empty_like(value)
-        for value in (cloud.means, cloud.covariances, cloud.opacities, cloud.colors)
+    grads = (
+        np.empty_like(cloud.means),
+        np.empty_like(cloud.covariances),
+        np.empty_like(cloud.opacities),
+        np.empty_like(cloud.colors),
     )
     view, k = camera.viewmat[:3].astype(np.float64), camera.K.astype(np.float64)
     # One partial sum for each chunk, added in order: the same for every number of threads.
