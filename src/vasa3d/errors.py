@@ -8,7 +8,8 @@
     │   ├── FaceError         no face, a face too small, cut off or covered, or several equal ones
     │   ├── AudioError        not readable sound, or no sound in it
     │   ├── AvatarFileError   not an avatar file, damaged, or from a newer version
-    │   └── MotionFileError   not a motion file, or its columns are wrong
+    │   ├── MotionFileError   not a motion file, or its columns are wrong
+    │   └── SceneFileError    not a .ply scene of Gaussians, a damaged one, or too large
     ├── OutputError           a result cannot be written (exists, no permission, disk full)
     └── MissingError          an optional package or asset is not installed
 
@@ -57,6 +58,10 @@ class AvatarFileError(InputError):
 
 class MotionFileError(InputError):
     """Not a motion file, or one with wrong columns."""
+
+
+class SceneFileError(InputError):
+    """Not a ``.ply`` scene of Gaussians, a damaged one, or one that is too large."""
 
 
 class OutputError(VasaError):
