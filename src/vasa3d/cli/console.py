@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +30,7 @@ class Reporter:
         self._as_json = as_json
         self._start = time.perf_counter()
         self._bar: Any = None
+        self._told_compilation = False
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:
@@ -99,7 +100,8 @@ class Reporter:
     @contextmanager
     def _progress(self, label: str) -> Iterator[Any]:
         if not sys.stderr.isatty():
-            yield lambda done, total, text: None
+            with self._compilation(lambda name: None):
+                yield lambda done, total, text: None
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -108,12 +110,34 @@ class Reporter:
         with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
             task = bar.add_task(label, total=None)
             self._bar = bar
+
+            def show_kernel(name: str) -> None:
+                bar.update(task, description=f"compiling {name}")
+
             try:
-                yield lambda done, total, text: bar.update(
-                    task, completed=done, total=total or None, description=text
-                )
+                with self._compilation(show_kernel):
+                    yield lambda done, total, text: bar.update(
+                        task, completed=done, total=total or None, description=text
+                    )
             finally:
                 self._bar = None
+
+    @contextmanager
+    def _compilation(self, show: Callable[[str], None]) -> Iterator[None]:
+        """Say once that kernels are being compiled, and ``show`` the name of each."""
+        if "numba" not in sys.modules:  # a command without kernels should not wait for Numba
+            yield
+            return
+        from vasa3d.kernels.compilation import watch_compilation
+
+        def notify(name: str) -> None:
+            if not self._told_compilation:
+                self._told_compilation = True
+                self._write("compiling for this processor, once: up to two minutes")
+            show(name)
+
+        with watch_compilation(notify):
+            yield
 
 
 def peak_memory_mb() -> float | None:
