@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
+from vasa3d.avatar.posing import pose_tensors
 from vasa3d.geometry.meshes import triangle_affines
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.kernels.posing import pose_gaussians
@@ -174,3 +176,95 @@ def test_each_layer_gaussian_follows_its_own_weights() -> None:
     )
     means, _ = given.pose()
     assert np.allclose(means, [[7, 0, 0], [0, 0, 0], [1, 0, 0], [0, 2, 0], [0.25, 0.5, 0]])
+
+
+def tensors(bound: Bound) -> list[torch.Tensor]:
+    values = (bound.means, bound.covariances, bound.triangle_maps, bound.joint_maps)
+    return [torch.from_numpy(value).clone() for value in values]
+
+
+def posed_loss(means: torch.Tensor, covariances: torch.Tensor) -> torch.Tensor:
+    """Some smooth function in which every value counts differently."""
+    generator = torch.Generator().manual_seed(3)
+    first, second = (
+        torch.randn(value.shape, generator=generator).to(value.dtype)
+        for value in (means, covariances)
+    )
+    return (first * means).sum() + (means**2).sum() + 1e3 * (second * covariances).sum()
+
+
+def twin_gradients(bound: Bound) -> list[torch.Tensor]:
+    """Gradients of ``posed_loss`` through plain float64 torch."""
+    inputs = [value.double().requires_grad_() for value in tensors(bound)]
+    means, covariances, triangle_maps, joint_maps = inputs
+    layer = torch.einsum("nj,jrc->nrc", torch.from_numpy(bound.layer_weights).double(), joint_maps)
+    maps = torch.cat([triangle_maps[torch.from_numpy(bound.triangles).long()], layer])
+    linear = maps[:, :, :3]
+    full = covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    turned = (linear @ full @ linear.mT).reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
+    posed = (linear @ means[:, :, None])[:, :, 0] + maps[:, :, 3]
+    return list(torch.autograd.grad(posed_loss(posed, turned), inputs))
+
+
+def pose_gradients(bound: Bound) -> list[torch.Tensor]:
+    inputs = [value.requires_grad_() for value in tensors(bound)]
+    posed = pose_tensors(*inputs, bound.triangles, bound.layer_weights)
+    return list(torch.autograd.grad(posed_loss(*posed), inputs))
+
+
+@pytest.mark.parametrize(("count", "bound"), [(9000, 6000), (500, 500), (500, 0)])
+def test_gradients_agree_with_the_twin(count: int, bound: int) -> None:
+    given = scene(count, bound)
+    for got, want in zip(pose_gradients(given), twin_gradients(given), strict=True):
+        assert got.dtype == torch.float32
+        assert float((got - want).norm()) <= 1e-5 * float(want.norm())
+
+
+def test_posed_tensors_are_those_of_the_kernel() -> None:
+    given = scene()
+    posed = pose_tensors(*tensors(given), given.triangles, given.layer_weights)
+    for got, want in zip(posed, given.pose(), strict=True):
+        assert np.array_equal(got.numpy(), want)
+
+
+def test_gradients_do_not_depend_on_threads() -> None:
+    given, before = scene(20_000, 12_000), get_num_threads()
+    try:
+        results = []
+        for number in (1, 2, 3):
+            set_num_threads(number)
+            results.append(pose_gradients(given))
+    finally:
+        set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_gradients_of_gaussians_alone_are_the_same() -> None:
+    given = scene(300, 200)
+    means, covariances, triangle_maps, joint_maps = tensors(given)
+    inputs = [means.requires_grad_(), covariances.requires_grad_()]
+    posed = pose_tensors(*inputs, triangle_maps, joint_maps, given.triangles, given.layer_weights)
+    got = torch.autograd.grad(posed_loss(*posed), inputs)
+    for a, b in zip(got, pose_gradients(given), strict=False):
+        assert torch.equal(a, b)
+
+
+def test_wrong_bindings_are_refused() -> None:
+    given = scene(30, 20)
+    inputs = tensors(given)
+    with pytest.raises(ValueError, match="means"):
+        pose_tensors(inputs[0].double(), *inputs[1:], given.triangles, given.layer_weights)
+    with pytest.raises(ValueError, match="joint_maps"):
+        pose_tensors(*inputs[:3], inputs[3][:-1], given.triangles, given.layer_weights)
+    with pytest.raises(ValueError, match="layer_weights"):
+        pose_tensors(*inputs, given.triangles, given.layer_weights[:-1])
+    with pytest.raises(ValueError, match="triangles"):
+        pose_tensors(*inputs, given.triangles + np.int32(50), given.layer_weights)
+
+
+def test_no_gaussians_have_no_gradients() -> None:
+    grads = pose_gradients(scene(0, 0))
+    assert [tuple(grad.shape) for grad in grads] == [(0, 3), (0, 6), (50, 3, 4), (5, 3, 4)]
+    assert all((grad == 0.0).all() for grad in grads)

@@ -1,0 +1,104 @@
+"""Posing of bound Gaussians as a differentiable function of torch tensors.
+
+It stands here and not in the renderer, which knows Gaussians of the world only: triangles and
+joints that carry Gaussians are the avatar's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vasa3d.kernels.posing import differentiate_posing, pose_gaussians
+from vasa3d.types import F32, I32
+
+
+def pose_tensors(
+    means: torch.Tensor,
+    covariances: torch.Tensor,
+    triangle_maps: torch.Tensor,
+    joint_maps: torch.Tensor,
+    triangles: I32,
+    layer_weights: F32,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move canonical Gaussians into a pose; ``kernels.posing`` holds the equations.
+
+    Results and gradients do not depend on the number of threads. Can be differentiated once.
+
+    Args:
+        means: (N, 3) float32 canonical centres, metres; on the CPU like all others.
+        covariances: (N, 6) float32 canonical covariances, square metres.
+        triangle_maps: (F, 3, 4) float32 map of each triangle, canonical to posed.
+        joint_maps: (J, 3, 4) float32 map of each joint, canonical to posed.
+        triangles: (S,) int32 triangle of the first S Gaussians.
+        layer_weights: (N - S, J) float32 joint weights of the remaining Gaussians, constant.
+
+    Returns:
+        Posed means (N, 3) and covariances (N, 6).
+
+    Raises:
+        ValueError: A tensor has another shape, type or device, or a triangle has no map.
+    """
+    count, surface = len(means), len(triangles)
+    for name, value, shape in (
+        ("means", means, (count, 3)), ("covariances", covariances, (count, 6)),
+        ("triangle_maps", triangle_maps, (len(triangle_maps), 3, 4)),
+        ("joint_maps", joint_maps, (layer_weights.shape[1], 3, 4)),
+    ):  # fmt: skip
+        if value.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+        if value.dtype != torch.float32 or value.device.type != "cpu":
+            raise ValueError(f"{name} must be float32 on the CPU, got {value.dtype}")
+    if len(layer_weights) != count - surface:
+        raise ValueError(
+            f"layer_weights must have {count - surface} rows, got {len(layer_weights)}"
+        )
+    if surface and not 0 <= triangles.min() <= triangles.max() < len(triangle_maps):
+        raise ValueError(f"triangles must lie in [0, {len(triangle_maps)})")
+    return _Pose.apply(means, covariances, triangle_maps, joint_maps, triangles, layer_weights)
+
+
+class _Pose(torch.autograd.Function):
+    """``pose_tensors`` with its derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means: torch.Tensor,
+        covariances: torch.Tensor,
+        triangle_maps: torch.Tensor,
+        joint_maps: torch.Tensor,
+        triangles: I32,
+        layer_weights: F32,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(means, covariances, triangle_maps, joint_maps)
+        ctx.binding = triangles, layer_weights
+        m, c, by_triangle, by_joint = (
+            _array(value) for value in (means, covariances, triangle_maps, joint_maps)
+        )
+        posed, turned = np.empty_like(m), np.empty_like(c)
+        pose_gaussians(m, c, triangles, by_triangle, layer_weights, by_joint, posed, turned)
+        return torch.from_numpy(posed), torch.from_numpy(turned)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        triangles, layer_weights = ctx.binding
+        means, covariances, triangle_maps, joint_maps = (_array(v) for v in ctx.saved_tensors)
+        by_means, by_covariances = (_array(value) for value in grads)
+        results = np.empty_like(means), np.empty_like(covariances)
+        maps = None, None
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            maps = np.empty_like(triangle_maps), np.empty_like(joint_maps)
+        differentiate_posing(
+            means, covariances, triangles, triangle_maps, layer_weights, joint_maps,
+            by_means, by_covariances, *results, *maps,
+        )  # fmt: skip
+        return (
+            *(None if v is None else torch.from_numpy(v) for v in (*results, *maps)), None, None,
+        )  # fmt: skip
+
+
+def _array(tensor: torch.Tensor) -> F32:
+    return np.ascontiguousarray(tensor.detach().numpy())
