@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
+from PIL import Image
 
 import vasa3d.avatar.avatar
 import vasa3d.motion.generator
@@ -21,9 +23,19 @@ from vasa3d import __version__
 from vasa3d.cli import main
 from vasa3d.cli.options import parse_emotion, parse_gaze
 from vasa3d.errors import FaceError, InputError
-from vasa3d.types import DEFAULT_FPS, SAMPLE_RATE, Camera, Event, Frame, MotionLatents
+from vasa3d.exchange import read_ply, write_camera
+from vasa3d.geometry.cameras import intrinsics, look_at
+from vasa3d.types import (
+    DEFAULT_FPS,
+    SAMPLE_RATE,
+    Camera,
+    Event,
+    Frame,
+    GaussianCloud,
+    MotionLatents,
+)
 
-COMMANDS = ["talk", "create", "animate", "motion", "render", "doctor"]
+COMMANDS = ["talk", "create", "animate", "motion", "render", "export", "doctor"]
 GROUPS = ["evaluate lipsync", "train head", "train speech"]
 
 
@@ -36,6 +48,22 @@ class FakeAvatar:
     @staticmethod
     def load(path: Path) -> FakeAvatar:
         return FakeAvatar()
+
+    @property
+    def photo_latents(self) -> MotionLatents:
+        return MotionLatents.rest(1)
+
+    def pose(self, latents: MotionLatents, frame: int = 0) -> GaussianCloud:
+        """Balls whose number tells which frame they show, red on the left of green."""
+        count = 40 + frame
+        spread = np.linspace(-0.1, 0.1, count)
+        means = np.stack([spread, 0.01 * np.cos(99.0 * spread), 0.0 * spread], 1)
+        covariances = np.tile(np.array([1, 0, 0, 1, 0, 1], np.float32) * 6e-5, (count, 1))
+        colors = np.where(spread[:, None] < 0.0, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+        return GaussianCloud(
+            means.astype(np.float32), covariances, np.full(count, 0.9, np.float32),
+            colors.astype(np.float32),
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -63,8 +91,9 @@ def stage(tmp_path, monkeypatch) -> SimpleNamespace:
             Camera(np.eye(4, dtype=np.float32), np.eye(3, dtype=np.float32), size, size)
         ] * count
 
-    def render(avatar, latents, cameras, *, size=512, background=None):
+    def render(avatar, latents, cameras, *, size=512, background=None, config=None, device="cpu"):
         calls["background"] = background
+        calls["config"], calls["device"] = config, device
         for index in range(len(latents)):
             if "stop" in calls:
                 calls["stop"](index)
@@ -169,6 +198,112 @@ def test_animate_and_render(stage, capsys) -> None:
     assert len(names(stage.folder / "frames")) == 50
 
 
+def test_options_of_drawing_reach_the_renderer(stage, capsys) -> None:
+    assert run("motion say.wav -o m.npz --fps 10") == 0
+    words = "render me.vasa3d m.npz -o frames --size 64"
+    assert run(f"{words} --antialias --supersample 3 --device cpu") == 0
+    config = stage.calls["config"]
+    assert config.antialias and config.supersample == 3 and stage.calls["device"] == "cpu"
+    assert run(f"{words} --force --supersample 129") == 2
+    assert "--supersample between 1 and 128" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "talk me.png say.wav -o out.mp4 --device cuda",
+        "animate me.vasa3d say.wav -o out.mp4 --device cuda",
+        "render me.vasa3d m.csv -o out.mp4 --device cuda",
+        "render s.ply -o out.png --device cuda",
+    ],
+)
+def test_without_a_gpu_nothing_is_begun(stage, capsys, monkeypatch, words) -> None:
+    assert run("export me.vasa3d -o s.ply") == 0
+    assert run("motion say.wav -o m.csv") == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = names(stage.folder)
+    capsys.readouterr()
+    assert run(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no GPU") and error.count("\n") == 1
+    assert "--device cpu" in error
+    assert names(stage.folder) == before and "create" not in stage.calls
+
+
+def test_export_writes_a_frame_of_motion(stage, capsys) -> None:
+    assert run("motion say.wav -o m.csv --fps 10") == 0
+    capsys.readouterr()
+    assert run("export me.vasa3d --json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["gaussians"] == 40 and result["output"].endswith("me.ply")
+    assert result["bytes"] == (stage.folder / "me.ply").stat().st_size
+    assert len(read_ply(stage.folder / "me.ply")) == 40
+    assert run("export me.vasa3d -o me.ply") == 2
+    assert "--force" in capsys.readouterr().err
+    assert run("export me.vasa3d -o me.ply --frame m.csv:7 --force") == 0
+    assert len(read_ply(stage.folder / "me.ply")) == 47
+    assert run("export me.vasa3d -o late.ply --frame m.csv:10") == 2
+    assert "from 0 to 9" in capsys.readouterr().err
+    assert "late.ply" not in names(stage.folder)
+
+
+def test_render_draws_a_picture_of_a_scene(stage, capsys) -> None:
+    assert run("export me.vasa3d -o s.ply") == 0
+    capsys.readouterr()
+    assert run("render s.ply --json --size 100") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["width"], result["height"], result["gaussians"]) == (100, 100, 40)
+    picture = np.asarray(Image.open(stage.folder / "s.png")).astype(int)
+    assert picture.shape == (100, 100, 3) and (picture[0] == 0).all()
+    assert picture[50, 35, 0] > 100 > 50 > picture[50, 35, 1]
+    assert picture[50, 65, 1] > 100 > 50 > picture[50, 65, 0]
+    assert run("render s.ply -o s.png") == 2
+    assert "--force" in capsys.readouterr().err
+
+    view = Camera(look_at((0, 0, -0.5), (0, 0, 0)), intrinsics(200.0, 333, 77), 333, 77)
+    write_camera(stage.folder / "behind.json", view)
+    words = "render s.ply -o t.png --camera behind.json --background transparent --supersample 2"
+    assert run(f"{words} --antialias") == 0
+    picture = np.asarray(Image.open(stage.folder / "t.png")).astype(int)
+    assert picture.shape == (77, 333, 4) and (picture[0, :, 3] == 0).all()
+    assert picture[38, 150, 1] > 200 and picture[38, 150, 3] > 200  # green is left from behind
+
+    (stage.folder / "keys.json").write_text('[{"time": 0, "yaw": 180, "distance": 2}]')
+    assert run("render s.ply -o u.png --camera keys.json --background #0000ff --size 100") == 0
+    picture = np.asarray(Image.open(stage.folder / "u.png")).astype(int)
+    assert (picture[0, 0] == [0, 0, 255]).all() and picture[50, 45, 1] > 100
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "render s.ply m.npz -o out.png",
+        "render s.ply -o out.mp4",
+        "render s.ply -o out.png --audio say.wav",
+        "render s.ply -o out.png --camera orbit",
+        "render s.ply -o out.png --camera missing.json",
+        "render s.ply -o out.png --camera bad.json",
+        "render s.ply -o out.png --camera large.json",
+        "render s.ply -o out.png --background picture.png",
+        "render s.ply -o out.png --size 10",
+        "render s.ply -o out.png --supersample 0",
+        "render bad.ply -o out.png",
+    ],
+)
+def test_bad_wishes_for_a_scene_are_one_line(stage, capsys, words) -> None:
+    assert run("export me.vasa3d -o s.ply") == 0
+    (stage.folder / "bad.json").write_text('{"viewmat": 3}')
+    (stage.folder / "bad.ply").write_bytes(b"ply\nformat ascii 1.0\n")
+    view = Camera(look_at((0, 0, -0.5), (0, 0, 0)), intrinsics(200.0, 64, 4096), 64, 4096)
+    write_camera(stage.folder / "large.json", view)
+    before = names(stage.folder)
+    capsys.readouterr()
+    assert run(words) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and ". hint: " in printed.err and printed.out == ""
+    assert names(stage.folder) == before
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -183,6 +318,16 @@ def test_animate_and_render(stage, capsys) -> None:
         "talk me.png say.wav -o out.mp4 --emotion happy:much",
         "talk me.png say.wav -o out.mp4 --gaze up",
         "talk me.png say.wav -o out.mp4 --size large",
+        "talk me.png say.wav -o out.mp4 --size 63",
+        "talk me.png say.wav -o out.mp4 --size 2049",
+        "talk me.png say.wav -o out.mp4 --device tpu",
+        "render me.vasa3d -o out.mp4",
+        "export me.vasa3d -o out.spz",
+        "export missing.vasa3d -o out.ply",
+        "export me.vasa3d -o out.ply --frame motion.csv",
+        "export me.vasa3d -o out.ply --frame missing.csv:0",
+        "export me.vasa3d -o out.ply --frame say.wav:first",
+        "render scene.ply -o out.png",
         "talk me.png say.wav -o out.mp4 --quality excellent",
         "talk me.png say.wav -o out.mp4 --seed -1",
         "talk me.png -o out.mp4",
@@ -288,6 +433,7 @@ def test_doctor_tells_what_is_missing(monkeypatch, capsys) -> None:
     assert checks["numba"]["hint"] == "pip install numba"
     assert not checks["asset no_such_asset"]["ok"]
     assert checks["av"]["ok"]
+    assert "device cuda" in checks and not checks["device cuda"]["needed"]
     assert not result["ok"]
     assert not result["runs"]["render"]
     assert main(["doctor"]) == 2

@@ -14,16 +14,17 @@ from vasa3d.avatar.initialise import framing_of
 from vasa3d.errors import ImageError, InputError
 from vasa3d.geometry.cameras import camera_center, orbit, project
 from vasa3d.pipeline import (
-    MAX_SIZE,
-    MIN_SIZE,
     ORBIT_DEGREES,
     SWING_DEGREES,
     camera_path,
+    check_size,
     create_events,
     render,
     resolve_background,
     turning_point,
 )
+from vasa3d.renderer import RenderConfig
+from vasa3d.renderer.config import MAX_SIDE, MIN_SIDE
 from vasa3d.types import ARKIT_INDEX, Camera, MotionLatents
 from vasa3d.weights import sha256
 
@@ -214,13 +215,21 @@ def test_what_is_no_camera_file_is_a_clear_error(avatar, tmp_path) -> None:
             camera_path(avatar, str(tmp_path / name), 5, FPS, 256)
 
 
-@pytest.mark.parametrize("size", [-1, 0, MIN_SIZE - 1, MAX_SIZE + 1, 10**9])
+@pytest.mark.parametrize("size", [-1, 0, MIN_SIDE - 1, MAX_SIDE + 1, 10**9])
 def test_sizes_beyond_the_limits_are_refused(avatar, size) -> None:
     with pytest.raises(InputError, match=f"{size} pixels"):
         camera_path(avatar, "front", 5, FPS, size)
 
 
-@pytest.mark.parametrize("size", [MIN_SIZE, MAX_SIZE])
+def test_supersampling_beyond_the_limit_is_refused() -> None:
+    check_size(512, 16)
+    check_size(2048, 4)
+    for size, factor in ((512, 17), (2048, 5), (512, 0), (512, -1)):
+        with pytest.raises(InputError, match="supersampled"):
+            check_size(size, factor)
+
+
+@pytest.mark.parametrize("size", [MIN_SIDE, MAX_SIDE])
 def test_sizes_at_the_limits_are_drawn(avatar, size) -> None:
     (frame,) = render(avatar, clip(1), size=size)
     assert frame.rgb.shape == (size, size, 3)
@@ -228,6 +237,13 @@ def test_sizes_at_the_limits_are_drawn(avatar, size) -> None:
 
 
 # Frames
+
+
+def test_options_reach_the_renderer(avatar) -> None:
+    (plain,) = render(avatar, clip(1), size=96)
+    (fine,) = render(avatar, clip(1), size=96, config=RenderConfig(supersample=2, antialias=True))
+    assert fine.rgb.shape == plain.rgb.shape
+    assert 1e-3 < np.abs(fine.rgb - plain.rgb).mean() < 0.05
 
 
 def test_there_is_one_frame_for_each_frame_of_motion(avatar) -> None:

@@ -8,7 +8,6 @@ Avatar + MotionLatents + cameras + background -> render -> Iterator[Frame]
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
 from vasa3d.errors import InputError
+from vasa3d.exchange.cameras import read_key_frames
 from vasa3d.geometry.cameras import orbit
 from vasa3d.head import load_head
 from vasa3d.metrics import landmark_distance, psnr
@@ -33,7 +33,8 @@ from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis, analys
 from vasa3d.portrait.detection import LandmarkTracker
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
 from vasa3d.portrait.image import load_image
-from vasa3d.renderer import render_cloud
+from vasa3d.renderer import RenderConfig, render_clouds
+from vasa3d.renderer.config import DEFAULT_CONFIG, MAX_DRAWN_SIDE, MAX_SIDE, MIN_SIDE
 from vasa3d.types import (
     DEFAULT_FPS,
     F32,
@@ -48,7 +49,6 @@ from vasa3d.weights import sha256
 
 REPORT_SIDE = 512
 """Side of the pictures on which ``create`` reports its quality."""
-MIN_SIZE, MAX_SIZE = 64, 2048
 SWING_DEGREES = 25.0
 SWING_SECONDS = 6.0
 ORBIT_DEGREES = 45.0
@@ -148,6 +148,8 @@ def render(
     *,
     size: int = 512,
     background: U8 | F32 | None = None,
+    config: RenderConfig = DEFAULT_CONFIG,
+    device: str = "cpu",
 ) -> Iterator[Frame]:
     """Draw an avatar in motion.
 
@@ -157,9 +159,14 @@ def render(
         camera: ``front``, ``orbit``, ``swing``, a camera file, or one camera per frame.
         size: Side of the square frames in pixels.
         background: (size, size, 3) picture or (3,) colour in [0, 1], or uint8; None leaves frames transparent.
+        config: Options of the renderer.
+        device: ``cpu``, or ``cuda`` for a GPU.
 
     Yields:
         Frames.
+
+    Raises:
+        MissingError: The device cannot be used here.
     """
     cameras = (
         camera_path(avatar, camera, len(motion), motion.fps, size)
@@ -175,8 +182,30 @@ def render(
     if background is not None:
         scale = 255.0 if np.asarray(background).dtype == np.uint8 else 1.0
         behind = (np.asarray(background) / scale).astype(np.float32)
-    for t, view in enumerate(cameras):
-        yield render_cloud(avatar.pose(motion, t), view, background=behind)
+    clouds = (avatar.pose(motion, t) for t in range(len(motion)))
+    yield from render_clouds(clouds, cameras, background=behind, config=config, device=device)
+
+
+def check_size(size: int, supersample: int = 1) -> None:
+    """Refuse sizes of pictures that cannot be drawn.
+
+    Args:
+        size: Side in pixels.
+        supersample: Factor that it is drawn at.
+
+    Raises:
+        InputError: The size is not within 64 to 2048, or drawn too large.
+    """
+    if not MIN_SIDE <= size <= MAX_SIDE:
+        raise InputError(
+            f"a size of {size} pixels is not possible.",
+            hint=f"choose --size between {MIN_SIDE} and {MAX_SIDE}",
+        )
+    if not 1 <= supersample <= MAX_DRAWN_SIDE // size:
+        raise InputError(
+            f"{size} pixels supersampled {supersample} times are not possible.",
+            hint=f"choose --supersample between 1 and {MAX_DRAWN_SIDE // size}",
+        )
 
 
 def camera_path(avatar: Avatar, spec: str, num_frames: int, fps: float, size: int) -> list[Camera]:
@@ -194,11 +223,7 @@ def camera_path(avatar: Avatar, spec: str, num_frames: int, fps: float, size: in
     Returns:
         One camera per frame.
     """
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise InputError(
-            f"a size of {size} pixels is not possible.",
-            hint=f"choose --size between {MIN_SIZE} and {MAX_SIZE}",
-        )
+    check_size(size)
     front = avatar.camera.resized(size, size)
     time_seconds = np.arange(num_frames) / fps
     if spec == "front":
@@ -213,7 +238,7 @@ def camera_path(avatar: Avatar, spec: str, num_frames: int, fps: float, size: in
         phase = np.clip((time_seconds - half) / max(half, 1e-6), 0.0, 1.0)
         yaw = SWING_DEGREES * np.sin(2 * np.pi * cycles * phase)
     else:
-        yaw, pitch, distance = _camera_file(Path(spec), time_seconds)
+        yaw, pitch, distance = read_key_frames(spec, time_seconds)
     target = turning_point(avatar)
     return [
         orbit(front, target, float(y), float(p), float(d))
@@ -226,47 +251,6 @@ def turning_point(avatar: Avatar) -> F32:
     head = avatar.head
     skull = head.regions["face"] | head.regions["scalp"]
     return avatar.canonical_vertices[skull].mean(0)
-
-
-def _camera_file(path: Path, time_seconds: np.ndarray) -> tuple[np.ndarray, ...]:
-    names = ("yaw", "pitch", "distance")
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            raise OSError(f"{path} is no file")
-        if path.stat().st_size > 1_000_000:
-            raise ValueError("the file is larger than 1 MB")
-        keys = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(keys, list) or not keys:
-            raise ValueError("it must hold a list of key frames")
-        table = np.array(
-            [
-                [float(key["time"])]
-                + [float(key.get(n, 1.0 if n == "distance" else 0.0)) for n in names]
-                for key in keys
-            ]
-        )
-        if not np.isfinite(table).all() or not (np.diff(table[:, 0]) >= 0).all():
-            raise ValueError("times must rise and all values must be finite")
-        if not ((table[:, 3] >= 0.2) & (table[:, 3] <= 5)).all() or np.abs(table[:, 2]).max() > 80:
-            raise ValueError("distance must lie in 0.2 to 5 and pitch in -80 to 80")
-    except OSError as error:
-        raise InputError(
-            f"camera {path} is neither front, orbit nor swing, nor a readable file.",
-            hint="choose front, orbit, swing or a .json file",
-        ) from error
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise InputError(
-            f"camera file {path} is not usable: {error}.",
-            hint='write key frames like [{"time": 0, "yaw": 0}, {"time": 4, "yaw": 30, "pitch": 5}]',
-        ) from error
-    return tuple(np.interp(time_seconds, table[:, 0], table[:, i]) for i in (1, 2, 3))
 
 
 def resolve_background(avatar: Avatar, spec: str, size: int) -> U8 | None:
@@ -285,17 +269,25 @@ def resolve_background(avatar: Avatar, spec: str, size: int) -> U8 | None:
     if spec == "original":
         return framing_of(_to_window(avatar.background), size)
     if spec.startswith("#"):
-        digits = spec[1:]
-        if len(digits) != 6 or any(c not in "0123456789abcdefABCDEF" for c in digits):
-            raise InputError(f"{spec} is not a colour.", hint="write #RRGGBB, for example #1e293b")
-        color = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)], np.uint8)
-        return np.broadcast_to(color, (size, size, 3)).copy()
+        return np.broadcast_to(parse_color(spec), (size, size, 3)).copy()
     rgb = load_image(spec).rgb
     side = min(rgb.shape[:2])
     top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
     square = np.ascontiguousarray(rgb[top : top + side, left : left + side])
     how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
+
+
+def parse_color(spec: str) -> U8:
+    """(3,) uint8 of ``#RRGGBB``.
+
+    Raises:
+        InputError: Not of this form.
+    """
+    digits = spec[1:]
+    if spec[:1] != "#" or len(digits) != 6 or not set(digits) <= set("0123456789abcdefABCDEF"):
+        raise InputError(f"{spec} is not a colour.", hint="write #RRGGBB, for example #1e293b")
+    return np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)], np.uint8)
 
 
 def _to_window(picture: U8) -> U8:

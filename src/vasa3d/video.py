@@ -82,6 +82,25 @@ def write_video(
         _write_pictures(target, stream, force, transparent)
 
 
+def write_picture(
+    path: str | Path, frame: Frame, *, force: bool = False, transparent: bool = False
+) -> None:
+    """Write one frame as a PNG.
+
+    Args:
+        path: Where to, ``.png``.
+        frame: The picture.
+        force: Replace what is there.
+        transparent: Keep the frame's alpha.
+
+    Raises:
+        OutputError: The file exists, or cannot be written.
+    """
+    picture = _straight(frame, np.uint8) if transparent else frame.to_uint8()
+    with atomic_file(path, force) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG", compress_level=4)
+
+
 def check_rate(fps: float) -> None:
     """Check a number of frames a second.
 

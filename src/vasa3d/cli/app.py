@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import typer
 
 from vasa3d import __version__
-from vasa3d.cli import evaluate, make, train
+from vasa3d.cli import evaluate, make, scenes, train
 from vasa3d.cli.doctor import doctor
 from vasa3d.errors import VasaError
 
@@ -49,7 +49,15 @@ def _program(
         typer.echo(context.get_help())
 
 
-for _command in (make.talk, make.create, make.animate, make.motion, make.render, doctor):
+for _command in (
+    make.talk,
+    make.create,
+    make.animate,
+    make.motion,
+    make.render,
+    scenes.export,
+    doctor,
+):
     app.command()(_command)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")

@@ -142,7 +142,24 @@ def _extras() -> list[Check]:
         detail = "found" if found else "not installed; only vasa3d train speech uses it"
         hint = "" if found else f"install the system package {voice}"
         checks.append(Check(voice, found, detail, hint, needed=False))
-    return checks
+    return [*checks, _gpu()]
+
+
+def _gpu() -> Check:
+    """Whether ``--device cuda`` works."""
+    name = "device cuda"
+    try:
+        import torch
+
+        from vasa3d.errors import MissingError
+        from vasa3d.renderer.cuda import find_rasterizer
+    except ImportError as error:
+        return Check(name, False, f"not usable: {error}", needed=False)
+    try:
+        find_rasterizer()
+    except MissingError as error:
+        return Check(name, False, error.message, error.hint, needed=False)
+    return Check(name, True, torch.cuda.get_device_name(), needed=False)
 
 
 def _what_runs(missing: set[str]) -> dict[str, bool]:
@@ -156,6 +173,7 @@ def _what_runs(missing: set[str]) -> dict[str, bool]:
         "animate": drawing | sound | photo,
         "motion": sound,
         "render": drawing | photo,
+        "export": {"python", "numpy", "numba", "safetensors", "pillow", "scipy", "asset head"},
         "train speech": (sound - {"asset speech"}) | {"torch"} | set(VOICES),
     }
     return {command: not needs & missing for command, needs in uses.items()}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from vasa3d.cli.console import Reporter
-from vasa3d.cli.make import warn_all
 from vasa3d.cli.options import AsJson, Fps, Seed
+from vasa3d.cli.shots import warn_all
 from vasa3d.errors import InputError
 
 if TYPE_CHECKING:

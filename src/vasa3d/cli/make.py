@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -10,8 +9,11 @@ import typer
 
 from vasa3d.cli.console import Reporter
 from vasa3d.cli.options import (
+    Antialias,
     AsJson,
     Background,
+    Device,
+    DeviceOption,
     Distance,
     Emotion,
     Face,
@@ -23,11 +25,14 @@ from vasa3d.cli.options import (
     QualityOption,
     Seed,
     Size,
+    Supersample,
     View,
     default_output,
     parse_emotion,
     parse_gaze,
 )
+from vasa3d.cli.scenes import draw_scene
+from vasa3d.cli.shots import Shot, check_shot, film, video_sentence, warn_all
 from vasa3d.errors import AvatarFileError, ImageError, InputError, OutputError
 from vasa3d.files import input_file, output_path
 
@@ -36,27 +41,9 @@ if TYPE_CHECKING:
     from vasa3d.motion.generator import MotionControls
     from vasa3d.types import AudioClip, MotionLatents
 
-MIN_DISTANCE, MAX_DISTANCE = 0.3, 4.0
-
 Portrait = Annotated[Path, typer.Argument(metavar="PORTRAIT", help="Photo of one person.")]
 AvatarFile = Annotated[Path, typer.Argument(metavar="AVATAR", help="A .vasa3d file.")]
 Recording = Annotated[Path, typer.Argument(metavar="AUDIO", help="Recording, or video with sound.")]
-
-
-@dataclass(frozen=True)
-class Shot:
-    """How a video is filmed."""
-
-    output: Path
-    camera: str
-    size: int
-    background: str
-    distance: float
-    force: bool
-
-    @property
-    def transparent(self) -> bool:
-        return self.background == "transparent"
 
 
 def talk(
@@ -73,6 +60,7 @@ def talk(
     face: Face = None,
     quality: QualityOption = Quality.draft,
     seed: Seed = 0,
+    device: DeviceOption = Device.cpu,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +76,8 @@ def talk(
     """
     from vasa3d.audio.clips import load_audio
 
-    shot = Shot(default_output(output, portrait, ".mp4"), camera, size, background, distance, force)
+    target = default_output(output, portrait, ".mp4")
+    shot = Shot(target, camera, size, background, distance, force, device)
     reporter = Reporter(as_json)
     input_file(portrait, "an image", ImageError)
     check_shot(shot, fps)
@@ -143,6 +132,7 @@ def animate(
     fps: Fps = 25.0,
     background: Background = "original",
     seed: Seed = 0,
+    device: DeviceOption = Device.cpu,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -159,7 +149,8 @@ def animate(
     from vasa3d.audio.clips import load_audio
     from vasa3d.avatar.avatar import Avatar
 
-    shot = Shot(default_output(output, avatar, ".mp4"), camera, size, background, distance, force)
+    target = default_output(output, avatar, ".mp4")
+    shot = Shot(target, camera, size, background, distance, force, device)
     reporter = Reporter(as_json)
     input_file(avatar, "an avatar", AvatarFileError)
     check_shot(shot, fps)
@@ -208,8 +199,14 @@ def motion(
 
 
 def render(
-    avatar: AvatarFile,
-    motion: Annotated[Path, typer.Argument(metavar="MOTION", help="A .csv or .npz motion file.")],
+    avatar: Annotated[
+        Path,
+        typer.Argument(metavar="AVATAR", help="A .vasa3d file, or a scene of Gaussians, .ply."),
+    ],
+    motion: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="MOTION", help="A .csv or .npz motion file; none for a scene."),
+    ] = None,
     output: Output = None,
     audio: Annotated[
         Optional[Path],  # noqa: UP045
@@ -219,45 +216,48 @@ def render(
     distance: Distance = 1.0,
     size: Size = 512,
     background: Background = "original",
+    antialias: Antialias = False,
+    supersample: Supersample = 1,
+    device: DeviceOption = Device.cpu,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw an avatar with motion from a file.
+    """Draw an avatar with motion from a file, or a picture of a scene.
 
-    The motion may come from vasa3d or from the Live Link Face app of an iPhone. Without -o, the
-    video is named after the avatar, in the current folder.
+    The motion may come from vasa3d or from the Live Link Face app of an iPhone. A scene is a .ply
+    file of 3D Gaussian splatting; it becomes one .png. Without -o, the output is named after the
+    avatar or scene, in the current folder.
 
     \b
     Examples:
       vasa3d render me.vasa3d speech.csv -o out.mp4 --audio speech.wav
       vasa3d render me.vasa3d MySlate_5_iPhone.csv -o frames/ --background transparent
+      vasa3d render scene.ply --camera camera.json -o scene.png --supersample 2
     """
     from vasa3d.audio.clips import load_audio
     from vasa3d.avatar.avatar import Avatar
     from vasa3d.motion.formats import read_motion
 
-    shot = Shot(default_output(output, avatar, ".mp4"), camera, size, background, distance, force)
+    is_scene = avatar.suffix.lower() == ".ply"
+    target = default_output(output, avatar, ".png" if is_scene else ".mp4")
+    shot = Shot(target, camera, size, background, distance, force, device, antialias, supersample)
     reporter = Reporter(as_json)
+    if is_scene:
+        if motion is not None or audio is not None:
+            raise InputError("a scene has no motion and no sound.", hint="give the scene alone")
+        draw_scene(reporter, avatar, shot)
+        return
     input_file(avatar, "an avatar", AvatarFileError)
+    if motion is None:
+        raise InputError(
+            "an avatar needs motion.", hint="add a .csv or .npz file, as vasa3d motion makes"
+        )
     latents = read_motion(motion)
     check_shot(shot, latents.fps)
     if audio is not None:
         warn_all(reporter, load_audio(audio).warnings)
     result = film(reporter, Avatar.load(avatar), latents, shot, audio)
     reporter.finish(result, video_sentence(result, reporter))
-
-
-def check_shot(shot: Shot, fps: float) -> None:
-    """Refuse what cannot be filmed before any work is done."""
-    from vasa3d.video import check_rate, check_video_path
-
-    if not MIN_DISTANCE <= shot.distance <= MAX_DISTANCE:
-        raise InputError(
-            f"a distance of {shot.distance:g} is not possible.",
-            hint=f"choose --distance between {MIN_DISTANCE:g} and {MAX_DISTANCE:g}; 1 is the photo's",
-        )
-    check_rate(fps)
-    check_video_path(shot.output, shot.force, shot.transparent)
 
 
 def motion_controls(emotion: list[str] | None, gaze: str) -> MotionControls:
@@ -288,49 +288,3 @@ def speak_clip(
 
     warn_all(reporter, clip.warnings)
     return speak(clip, fps=fps, seed=seed, controls=controls)
-
-
-def film(
-    reporter: Reporter, avatar: Avatar, latents: MotionLatents, shot: Shot, audio: Path | None
-) -> dict[str, Any]:
-    """Draw and write a video; returns what the user may want to know of it."""
-    from vasa3d import pipeline
-    from vasa3d.geometry.cameras import orbit
-    from vasa3d.video import write_video
-
-    count = len(latents)
-    cameras = pipeline.camera_path(avatar, shot.camera, count, latents.fps, shot.size)
-    if shot.distance != 1.0:
-        middle = pipeline.turning_point(avatar)
-        cameras = [orbit(view, middle, 0.0, 0.0, shot.distance) for view in cameras]
-    background = pipeline.resolve_background(avatar, shot.background, shot.size)
-    frames = pipeline.render(avatar, latents, cameras, size=shot.size, background=background)
-    write_video(
-        shot.output,
-        reporter.count(frames, count, "video"),
-        audio,
-        latents.fps,
-        shot.force,
-        shot.transparent,
-    )
-    return {
-        "output": str(shot.output),
-        "frames": count,
-        "fps": latents.fps,
-        "size": shot.size,
-        "duration_seconds": round(count / latents.fps, 3),
-    }
-
-
-def video_sentence(result: dict[str, Any], reporter: Reporter) -> str:
-    """The result of ``film`` for people."""
-    return (
-        f"{result['output']}: {result['duration_seconds']:.1f} s, {result['frames']} frames of "
-        f"{result['size']}x{result['size']}, made in {reporter.seconds:.0f} s"
-    )
-
-
-def warn_all(reporter: Reporter, lines: list[str] | tuple[str, ...]) -> None:
-    """Tell several warnings."""
-    for line in lines:
-        reporter.warn(line)

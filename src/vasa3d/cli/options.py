@@ -33,6 +33,12 @@ Background = Annotated[
 Distance = Annotated[
     float, typer.Option("--distance", help="Distance of the camera: 1 frames as the photo does.")
 ]
+Antialias = Annotated[
+    bool, typer.Option("--antialias", help="Keep small Gaussians from looking too strong.")
+]
+Supersample = Annotated[
+    int, typer.Option("--supersample", help="Draw at a multiple of the size, then average.")
+]
 Emotion = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--emotion", help="NAME:STRENGTH, as happy:0.6; several may be given."),
@@ -48,6 +54,16 @@ class Quality(str, Enum):
     draft = "draft"
 
 
+class Device(str, Enum):
+    """What draws."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="What draws: the processor, or an NVIDIA GPU.")
+]
 QualityOption = Annotated[Quality, typer.Option("--quality", help="How much work is spent.")]
 
 
