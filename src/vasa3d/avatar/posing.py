@@ -1,7 +1,8 @@
-"""Posing of bound Gaussians as a differentiable function of torch tensors.
+"""Shape and posing of an avatar's Gaussians as differentiable functions of torch tensors.
 
-It stands here and not in the renderer, which knows Gaussians of the world only: triangles and
-joints that carry Gaussians are the avatar's.
+They stand here and not in the renderer, which knows Gaussians of the world by their covariances
+only: rotations and scales, triangles and joints that carry Gaussians are the avatar's. Results and
+gradients do not depend on the number of threads; each function can be differentiated once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,27 @@ import numpy as np
 import torch
 
 from vasa3d.kernels.posing import differentiate_posing, pose_gaussians
+from vasa3d.kernels.shapes import differentiate_shapes, shape_covariances
 from vasa3d.types import F32, I32
+
+
+def covariances_from(quats: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Covariances R diag(s^2) R^T; ``kernels.shapes`` holds the equations.
+
+    Args:
+        quats: (N, 4) float32 quaternions wxyz of any length, on the CPU. One that is zero or not
+            finite has a covariance of NaN, which is not drawn, and no gradients.
+        scales: (N, 3) float32 standard deviations, metres.
+
+    Returns:
+        (N, 6) xx, xy, xz, yy, yz, zz, square metres.
+
+    Raises:
+        ValueError: A tensor has another shape, type or device.
+    """
+    _check("quats", quats, (len(quats), 4))
+    _check("scales", scales, (len(quats), 3))
+    return _Shape.apply(quats, scales)
 
 
 def pose_tensors(
@@ -24,8 +45,6 @@ def pose_tensors(
     layer_weights: F32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Move canonical Gaussians into a pose; ``kernels.posing`` holds the equations.
-
-    Results and gradients do not depend on the number of threads. Can be differentiated once.
 
     Args:
         means: (N, 3) float32 canonical centres, metres; on the CPU like all others.
@@ -47,10 +66,7 @@ def pose_tensors(
         ("triangle_maps", triangle_maps, (len(triangle_maps), 3, 4)),
         ("joint_maps", joint_maps, (layer_weights.shape[1], 3, 4)),
     ):  # fmt: skip
-        if value.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-        if value.dtype != torch.float32 or value.device.type != "cpu":
-            raise ValueError(f"{name} must be float32 on the CPU, got {value.dtype}")
+        _check(name, value, shape)
     if len(layer_weights) != count - surface:
         raise ValueError(
             f"layer_weights must have {count - surface} rows, got {len(layer_weights)}"
@@ -58,6 +74,31 @@ def pose_tensors(
     if surface and not 0 <= triangles.min() <= triangles.max() < len(triangle_maps):
         raise ValueError(f"triangles must lie in [0, {len(triangle_maps)})")
     return _Pose.apply(means, covariances, triangle_maps, joint_maps, triangles, layer_weights)
+
+
+def _check(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    if value.dtype != torch.float32 or value.device.type != "cpu":
+        raise ValueError(f"{name} must be float32 on the CPU, got {value.dtype} on {value.device}")
+
+
+class _Shape(torch.autograd.Function):
+    """``covariances_from`` with its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, quats: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(quats, scales)
+        covariances = np.empty((len(quats), 6), np.float32)
+        shape_covariances(_array(quats), _array(scales), covariances)
+        return torch.from_numpy(covariances)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        quats, scales = (_array(value) for value in ctx.saved_tensors)
+        by_quats, by_scales = np.empty_like(quats), np.empty_like(scales)
+        differentiate_shapes(quats, scales, _array(grads[0]), by_quats, by_scales)
+        return torch.from_numpy(by_quats), torch.from_numpy(by_scales)
 
 
 class _Pose(torch.autograd.Function):
