@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vasa3d.avatar.avatar import Avatar as Avatar
     from vasa3d.errors import VasaError as VasaError
+    from vasa3d.exchange import read_ply as read_ply
+    from vasa3d.exchange import write_ply as write_ply
     from vasa3d.motion.formats import read_motion as read_motion
     from vasa3d.motion.formats import write_motion as write_motion
     from vasa3d.motion.generator import MotionControls as MotionControls
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from vasa3d.pipeline import render as render
     from vasa3d.pipeline import resolve_background as resolve_background
     from vasa3d.pipeline import speak as speak
+    from vasa3d.renderer import RenderConfig as RenderConfig
+    from vasa3d.renderer import render_cloud as render_cloud
     from vasa3d.types import AudioClip as AudioClip
     from vasa3d.types import Camera as Camera
     from vasa3d.types import Frame as Frame
@@ -40,13 +44,17 @@ _HOMES = {
     "GaussianCloud": "types",
     "MotionControls": "motion.generator",
     "MotionLatents": "types",
+    "RenderConfig": "renderer",
     "VasaError": "errors",
     "create": "pipeline",
     "read_motion": "motion.formats",
+    "read_ply": "exchange",
     "render": "pipeline",
+    "render_cloud": "renderer",
     "resolve_background": "pipeline",
     "speak": "pipeline",
     "write_motion": "motion.formats",
+    "write_ply": "exchange",
     "write_video": "video",
 }
 __all__ = ["__version__", *_HOMES]
