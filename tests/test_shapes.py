@@ -44,7 +44,7 @@ def test_covariances_and_gradients_agree_with_the_twin(seed: int) -> None:
     exact = tuple(value.double() for value in inputs)
     covariances = covariances_from(*inputs)
     assert covariances.dtype == torch.float32
-    assert relative(covariances, twin(*exact)) < 1e-6
+    assert relative(covariances, twin(*exact)) < 5e-6
     plain = torch.from_numpy(build_covariances(*(value.numpy() for value in inputs)))
     assert relative(covariances, plain) < 1e-5
     for got, want in zip(gradients(covariances_from, inputs), gradients(twin, exact), strict=True):
