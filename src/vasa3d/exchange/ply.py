@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,11 @@ _COLUMNS = (
 )
 _HINT = "use a .ply file of 3D Gaussian splatting, as its training writes it"
 
-Columns = Callable[[str], NDArray[np.float64] | F32]
+Columns = Callable[[str, slice], NDArray[Any]]
+"""Some rows of the vertices' property of a name."""
+
+_BLOCK = 4096
+"""Rows that are taken together: few enough to stay in the cache from one property to the next."""
 
 
 def write_ply(path: str | Path, cloud: GaussianCloud, *, force: bool = False) -> None:
@@ -212,21 +217,21 @@ def _binary_columns(header: _Header) -> Columns:
     """Columns of the vertices of a binary file, read where they are needed."""
     vertices = header.vertices
     if not vertices.count or not vertices.properties:
-        return lambda name: np.zeros(0)
+        return lambda name, rows: np.zeros(0)
     kinds = [(name, header.order + kind) for name, kind in vertices.properties]
     start = header.start + sum(
         element.count * sum(np.dtype(kind).itemsize for _, kind in element.properties)
         for element in header.before
     )
     table = np.memmap(header.file, np.dtype(kinds), "r", start, (vertices.count,))
-    return lambda name: np.asarray(table[name])
+    return lambda name, rows: table[rows][name]
 
 
 def _text_columns(header: _Header) -> Columns:
     """Columns of the vertices of a text file."""
     vertices = header.vertices
     if not vertices.count or not vertices.properties:
-        return lambda name: np.zeros(0)
+        return lambda name, rows: np.zeros(0)
     names = [name for name, _ in vertices.properties]
     skipped = sum(element.count for element in header.before)
     try:
@@ -244,7 +249,7 @@ def _text_columns(header: _Header) -> Columns:
             f"{header.file} is cut off: it has {len(table)} of {vertices.count} vertices.",
             hint="copy or download it again",
         )
-    return lambda name: table[:, names.index(name)]
+    return lambda name, rows: table[rows, names.index(name)]
 
 
 def _scene(header: _Header, column: Columns) -> SplatScene:
@@ -258,8 +263,10 @@ def _scene(header: _Header, column: Columns) -> SplatScene:
             raise _bad(file, f"has no property {missing[0]}")
         values = np.empty((header.vertices.count, len(names)), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # told below
-            for index, name in enumerate(names):
-                values[:, index] = column(name)
+            for start in range(0, len(values), _BLOCK):
+                rows = slice(start, start + _BLOCK)
+                for index, name in enumerate(names):
+                    values[rows, index] = column(name, rows)
         if np.isnan(values).any():
             raise _bad(file, f"holds NaN in {names[0]}")
         return values
