@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vasa3d.errors import MissingError
+from vasa3d.errors import InputError, MissingError
 from vasa3d.geometry.cameras import intrinsics, look_at, orbit
 from vasa3d.kernels.reference import reference_project, reference_weights
 from vasa3d.renderer import RenderConfig, cuda, render_cloud, render_clouds, render_views
@@ -191,7 +191,7 @@ def test_no_gaussians_are_drawn_without_gsplat(twin) -> None:
 def test_skewed_cameras_are_refused(twin) -> None:
     view = camera()
     view.K[0, 1] = 1.0
-    with pytest.raises(ValueError, match="skew"):
+    with pytest.raises(InputError, match="skew"):
         render_cloud(cloud(), view, device="cuda")
 
 

@@ -190,6 +190,33 @@ def test_shortest_axes_are_those_of_the_scales() -> None:
     assert np.allclose(np.abs((axes * quat_to_matrix(quats)[:, :, 1]).sum(1)), 1.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e12])
+def test_axes_of_any_covariance_are_its_least_eigenvectors(unit: float) -> None:
+    rng = np.random.default_rng(4)
+    factor = rng.normal(size=(500, 3, 3)) * np.exp(rng.normal(0.0, 2.0, (500, 1, 3)))
+    full = unit * factor @ factor.transpose(0, 2, 1)
+    full[:3] = unit * np.array([np.diag(d) for d in ([1, 2, 3], [3, 2, 0], [2, 0, 2])])
+    full[3] = unit * np.ones((3, 3))
+    rows, columns = np.triu_indices(3)
+    upper = full[:, rows, columns].astype(np.float32)
+    axes = shortest_axes(upper).astype(np.float64)
+    assert np.allclose(np.linalg.norm(axes, axis=1), 1.0, atol=1e-6)
+    full[:, rows, columns] = full[:, columns, rows] = upper
+    values = np.linalg.eigvalsh(full)
+    stretch = np.einsum("ni,nij,nj->n", axes, full, axes)
+    assert (np.abs(stretch - values[:, 0]) <= 1e-6 * values[:, 2]).all()
+    distinct = values[:, 1] - values[:, 0] > 0.01 * values[:, 2]
+    residual = np.einsum("nij,nj->ni", full, axes) - values[:, :1] * axes
+    assert (np.abs(residual).max(1) <= 1e-6 * values[:, 2])[distinct].all()
+
+
+def test_axes_of_what_is_no_covariance_are_zero() -> None:
+    bad = np.zeros((4, 6), np.float32)
+    bad[1], bad[2] = np.nan, np.inf
+    bad[3] = -1, 0, 0, -1, 0, -1
+    assert (shortest_axes(bad) == 0.0).all()
+
+
 def test_views_and_clouds_are_drawn_as_one_by_one() -> None:
     view = camera()
     cameras = [orbit(view, (0, 0, 0), yaw, 5.0) for yaw in (-40.0, 0.0, 40.0)]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vasa3d.errors import MissingError
+from vasa3d.errors import InputError, MissingError
 from vasa3d.kernels.projection import LOW_PASS
 from vasa3d.renderer.config import RenderConfig, Shot
 from vasa3d.types import F32, Frame, GaussianCloud
@@ -72,7 +72,7 @@ def draw_shots(shots: Iterable[Shot], *, depth: bool, config: RenderConfig) -> I
 
     Raises:
         MissingError: As ``find_rasterizer``.
-        ValueError: A camera has skewed pixels.
+        InputError: A camera has skewed pixels.
     """
     rasterize, device = find_rasterizer()
     batch: list[Shot] = []
@@ -104,7 +104,7 @@ def _draw(
         yield from (_empty(shot, depth) for shot in batch)
         return
     if any(shot.camera.K[0, 1] != 0.0 for shot in batch):
-        raise ValueError("a camera with skewed pixels cannot be drawn on a GPU")
+        raise InputError("a camera with skewed pixels cannot be drawn on a GPU.", hint=_CPU_HINT)
     views = _stack([shot.camera.viewmat for shot in batch], device)
     ks = _stack([shot.camera.K for shot in batch], device)
     vectors = [shot.vectors for shot in batch if shot.vectors is not None]

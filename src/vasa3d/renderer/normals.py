@@ -11,8 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from vasa3d.geometry.cameras import camera_center
-from vasa3d.geometry.covariances import unpack_covariances
+from vasa3d.kernels.axes import shortest_axes_of
+from vasa3d.kernels.threads import run_chunks
 from vasa3d.types import F32, Camera
+
+_CHUNK = 4096
 
 
 def shortest_axes(covariances: F32) -> F32:
@@ -22,11 +25,16 @@ def shortest_axes(covariances: F32) -> F32:
         covariances: (N, 6) upper triangles xx, xy, xz, yy, yz, zz, square metres.
 
     Returns:
-        (N, 3) float32 in the world frame, of either sign; zero where a covariance is not finite.
+        (N, 3) float32 in the world frame, of either sign; zero where a covariance is
+        not finite or has no positive trace.
     """
-    axes = np.zeros((len(covariances), 3), np.float32)
-    finite = np.isfinite(covariances).all(1)
-    axes[finite] = np.linalg.eigh(unpack_covariances(covariances[finite]))[1][:, :, 0]
+    upper = np.ascontiguousarray(covariances, np.float32)
+    axes = np.empty((len(upper), 3), np.float32)
+
+    def find(start: int, stop: int) -> None:
+        shortest_axes_of(start, stop, upper, axes)
+
+    run_chunks(find, len(upper), _CHUNK)
     return axes
 
 
