@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import typer
 
 from vasa3d import __version__
-from vasa3d.cli import evaluate, make, scenes, train
+from vasa3d.cli import bench, evaluate, make, scenes, train
 from vasa3d.cli.doctor import doctor
 from vasa3d.errors import VasaError
 
@@ -59,6 +59,7 @@ for _command in (
     doctor,
 ):
     app.command()(_command)
+app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
 

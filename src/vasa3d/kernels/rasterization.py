@@ -21,6 +21,7 @@ import math
 import numpy as np
 from numba import njit
 
+from vasa3d.kernels.prefetch import prefetch
 from vasa3d.kernels.projection import (
     ALPHA_CAP,
     ALPHA_FLOOR,
@@ -43,6 +44,8 @@ from vasa3d.kernels.projection import (
 STOP_TRANSMITTANCE = np.float32(1e-4)
 _CHECK_EVERY = 16
 """Splats between two looks at whether the tile is already opaque."""
+_FETCH_AHEAD = 8
+"""Splats between asking for one and blending it."""
 
 _CAP, _ZERO, _HALF, _ONE, _BYTE = (np.float32(v) for v in (ALPHA_CAP, 0.0, 0.5, 1.0, 255.0))
 _EIGHTH = np.float32(1.0 / 8.0)
@@ -136,23 +139,15 @@ def _blend_splat(splat, left, top, buffer, depth):  # pragma: no cover - compile
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _blend(items, splats, left, top, buffer, near, depth):  # pragma: no cover - compiled
-    """Blend the splats of one tile into its planes, until it is opaque.
-
-    The next splats are first copied to ``near``: their cache misses then overlap, while blending
-    would wait for each.
-    """
-    position = 0
-    while position < len(items):
-        count = min(len(near), len(items) - position)
-        for k in range(count):
-            splat = splats[items[position + k]]
-            for column in range(SPLAT_WIDTH):
-                near[k, column] = splat[column]
-        for k in range(count):
-            _blend_splat(near[k], left, top, buffer, depth)
-        position += count
-        if _opaque(buffer):
+def _blend(items, splats, left, top, buffer, depth):  # pragma: no cover - compiled
+    """Blend the splats of one tile into its planes, until it is opaque."""
+    flat = splats.reshape(-1)
+    for position in range(len(items)):
+        # The order in depth is no order in memory: without this every splat is waited for.
+        if position + _FETCH_AHEAD < len(items):
+            prefetch(flat, np.intp(items[position + _FETCH_AHEAD]) * SPLAT_WIDTH)
+        _blend_splat(splats[items[position]], left, top, buffer, depth)
+        if position % _CHECK_EVERY == _CHECK_EVERY - 1 and _opaque(buffer):
             break
 
 
@@ -178,13 +173,12 @@ def composite_tiles(
     height, width = alpha.shape
     step_y, step_x = min(background.shape[0] - 1, 1), min(background.shape[1] - 1, 1)
     buffer = np.empty((4 if depth is None else 5) * _PIXELS, np.float32)
-    near = np.empty((_CHECK_EVERY, SPLAT_WIDTH), np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         buffer[:_PIXELS] = _ONE
         buffer[_PIXELS:] = _ZERO
-        _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, near, depth)
+        _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, depth)
         for y in range(top, min(top + TILE, height)):
             for x in range(left, min(left + TILE, width)):
                 i = _place(x - left, y - top)
@@ -217,13 +211,12 @@ def composite_bytes(
     """
     height, width = picture.shape[:2]
     buffer = np.empty(4 * _PIXELS, np.float32)
-    near = np.empty((_CHECK_EVERY, SPLAT_WIDTH), np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         buffer[:_PIXELS] = _ONE
         buffer[_PIXELS:] = _ZERO
-        _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, near, None)
+        _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, None)
         for y in range(top, min(top + TILE, height)):
             for x in range(left, min(left + TILE, width)):
                 i = _place(x - left, y - top)

@@ -1,0 +1,114 @@
+"""``vasa3d bench``: how fast this machine draws, animates and optimises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from vasa3d.cli.console import Reporter
+from vasa3d.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from vasa3d.avatar.avatar import Avatar
+
+app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+
+# Typer reads these annotations at run time, on Python 3.10 too, so they use Optional.
+
+AvatarFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--avatar", help="Avatar to measure instead of the built-in one."),
+]
+Gaussians = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1_000, max=1_000_000, help="Thin out or split to this many Gaussians."),
+]
+Size = Annotated[int, typer.Option(min=64, max=2048, help="Side of the pictures in pixels.")]
+Threads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, max=256, help="Threads; all processors by default."),
+]
+Frames = Annotated[int, typer.Option(min=1, max=100_000, help="Frames measured.")]
+
+
+@app.command("render")
+def bench_render(
+    avatar: AvatarFile = None,
+    gaussians: Gaussians = None,
+    size: Size = 512,
+    threads: Threads = None,
+    frames: Frames = 200,
+    save_scene: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for the cloud (.ply) and the camera (.json) that are drawn."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time drawing one cloud of Gaussians.
+
+    \b
+    Examples:
+      vasa3d bench render
+      vasa3d bench render --gaussians 100000 --size 1024 --threads 1 --json
+      vasa3d bench render --save-scene scene/
+    """
+    from vasa3d.evaluation.benchmark import benchmark_render
+
+    reporter = Reporter(as_json)
+    shown = _prepare(reporter, avatar, gaussians, threads)
+    _finish(reporter, benchmark_render(shown, size, frames, save_scene))
+
+
+@app.command("animate")
+def bench_animate(
+    avatar: AvatarFile = None,
+    gaussians: Gaussians = None,
+    size: Size = 512,
+    threads: Threads = None,
+    frames: Frames = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Time the whole real-time path, from motion latent to picture.
+
+    \b
+    Examples:
+      vasa3d bench animate
+      vasa3d bench animate --avatar me.vasa3d --size 256 --json
+    """
+    from vasa3d.evaluation.benchmark import benchmark_animate
+
+    reporter = Reporter(as_json)
+    shown = _prepare(reporter, avatar, gaussians, threads)
+    _finish(reporter, benchmark_animate(shown, size, frames))
+
+
+def _prepare(
+    reporter: Reporter, file: Path | None, gaussians: int | None, threads: int | None
+) -> Avatar:
+    from vasa3d.avatar.avatar import Avatar
+    from vasa3d.evaluation.benchmark import default_avatar, resample
+    from vasa3d.kernels.threads import set_num_threads
+    from vasa3d.types import Event
+
+    if threads is not None:
+        set_num_threads(threads)
+
+    def steps():
+        yield Event("avatar")
+        shown = default_avatar() if file is None else Avatar.load(file)
+        yield Event("ready", data={"avatar": shown})
+
+    shown = reporter.follow(steps(), "prepare")["avatar"]
+    return shown if gaussians is None else resample(shown, gaussians)
+
+
+def _finish(reporter: Reporter, result: dict[str, Any]) -> None:
+    stages = ", ".join(f"{name} {ms:.2f}" for name, ms in result["stages_ms"].items())
+    reporter.finish(
+        result,
+        f"{result['fps']:.1f} frames a second: {result['frame_ms']['median']:.2f} ms a frame "
+        f"(p95 {result['frame_ms']['p95']:.2f}) with {result['gaussians']} Gaussians at "
+        f"{result['size']}x{result['size']} on {result['threads']} threads; {stages} ms",
+    )

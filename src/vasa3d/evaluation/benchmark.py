@@ -1,0 +1,195 @@
+"""How long things take: drawing a still cloud, animating an avatar, one step of optimisation.
+
+Every measure runs the product's own code, not a copy. Times are wall-clock milliseconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from vasa3d.avatar.avatar import Avatar
+from vasa3d.avatar.deformation import VasResidual
+from vasa3d.avatar.live import LiveView
+from vasa3d.errors import MissingError
+from vasa3d.exchange import write_camera, write_ply
+from vasa3d.geometry.rotations import quat_to_matrix
+from vasa3d.kernels.threads import get_num_threads
+from vasa3d.motion.generator import speak
+from vasa3d.pipeline import create
+from vasa3d.renderer import RenderConfig
+from vasa3d.renderer.drawing import draw_bytes
+from vasa3d.renderer.splats import project_cloud, tile_bands
+from vasa3d.types import SAMPLE_RATE, AudioClip, Camera, MotionLatents
+
+WHITE = np.ones((1, 1, 3), np.float32)
+_WARM_UP_FRAMES = 5
+
+
+def default_avatar() -> Avatar:
+    """The avatar that is measured unless the user has another: scikit-image's portrait of an astronaut.
+
+    Raises:
+        MissingError: The portrait does not come with this installation of scikit-image.
+    """
+    try:
+        from skimage import data
+        from skimage.io import imsave
+
+        photo = data.astronaut()
+    except Exception as error:  # it may try to download, and fail in any way
+        raise MissingError(
+            "scikit-image's portrait is not available.", hint="name an avatar with --avatar"
+        ) from error
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "astronaut.png"
+        imsave(path, photo, check_contrast=False)
+        return create(path)
+
+
+def resample(avatar: Avatar, count: int, seed: int = 0) -> Avatar:
+    """The same avatar with another number of Gaussians, for measuring how cost grows.
+
+    Fewer: a random choice, widened to cover the same area. More: random ones are split in two along their longest
+    axis (Kerbl et al. 2023, section 5.2).
+
+    Args:
+        avatar: An avatar without VAS residual.
+        count: Gaussians wanted.
+        seed: Of the choice.
+
+    Returns:
+        The avatar; parts bound to the mesh and layer keep their shares.
+    """
+    rng = np.random.default_rng(seed)
+    g = avatar.gaussians
+    while len(g) < count:
+        chosen = np.sort(rng.permutation(len(g))[: count - len(g)])
+        order = np.sort(np.concatenate([np.arange(len(g)), chosen]))
+        twin = np.zeros(len(order), bool)
+        twin[1:] = order[1:] == order[:-1]
+        split = twin.copy()
+        split[:-1] |= twin[1:]
+        scales, quats = g.scales[order].copy(), g.quats[order]
+        longest = scales.argmax(1)
+        rows = np.arange(len(order))
+        step = 0.5 * scales[rows, longest] * np.where(twin, 1.0, -1.0) * split
+        means = g.means[order] + step[:, None] * quat_to_matrix(quats)[rows, :, longest]
+        scales[rows[split], longest[split]] /= 1.6
+        bound = order[order < g.num_surface]
+        g = replace(
+            g, means=means.astype(np.float32), quats=quats, scales=scales,
+            opacities=g.opacities[order], colors=g.colors[order], triangles=g.triangles[bound],
+            layer_weights=g.layer_weights[order[order >= g.num_surface] - g.num_surface],
+        )  # fmt: skip
+    if len(g) > count:
+        kept = np.sort(rng.permutation(len(g))[:count])
+        wider = np.float32(np.sqrt(len(g) / count))
+        g = replace(
+            g, means=g.means[kept], quats=g.quats[kept], scales=g.scales[kept] * wider,
+            opacities=g.opacities[kept], colors=g.colors[kept],
+            triangles=g.triangles[kept[kept < g.num_surface]],
+            layer_weights=g.layer_weights[kept[kept >= g.num_surface] - g.num_surface],
+        )  # fmt: skip
+    return replace(avatar, gaussians=g, vas=VasResidual.zero(len(g)))
+
+
+def benchmark_render(
+    avatar: Avatar, size: int, frames: int, scene: Path | None = None
+) -> dict[str, Any]:
+    """Draw one posed cloud again and again, to bytes over white.
+
+    Args:
+        avatar: Whose cloud, in the portrait's pose.
+        size: Side of the picture in pixels.
+        frames: How often.
+        scene: Folder to write ``cloud.ply`` and ``camera.json`` to, for other rasterisers.
+
+    Returns:
+        fps, frame_ms, stages_ms, gaussians, size, threads.
+    """
+    camera = avatar.camera.resized(size, size)
+    cloud = avatar.pose(avatar.photo_latents)
+    if scene is not None:
+        scene.mkdir(parents=True, exist_ok=True)
+        write_ply(scene / "cloud.ply", cloud, force=True)
+        write_camera(scene / "camera.json", camera, force=True)
+    config, picture = RenderConfig(), np.empty((size, size, 3), np.uint8)
+    memory = project_cloud(cloud, camera, config)
+
+    def draw(_: int, done: Callable[[str], None]) -> None:
+        splats = project_cloud(cloud, camera, config, reuse=memory)
+        done("project")
+        bands = list(tile_bands(splats))
+        done("lists")
+        draw_bytes(splats, bands, WHITE, picture)
+        done("composite")
+
+    return {**_measure(draw, frames), "gaussians": len(cloud), "size": size, **_threads()}
+
+
+def benchmark_animate(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
+    """Whole real-time path, latent to bytes, on talking motion; returns as ``benchmark_render``."""
+    camera: Camera = avatar.camera.resized(size, size)
+    view = LiveView(avatar, camera, background=WHITE[0, 0])
+    motion = _talking_motion(frames + _WARM_UP_FRAMES)
+
+    def draw(frame: int, done: Callable[[str], None]) -> None:
+        view.draw(motion, frame, on_stage=done)
+
+    measured = _measure(draw, frames)
+    return {**measured, "gaussians": len(avatar.gaussians), "size": size, **_threads()}
+
+
+def _talking_motion(frames: int) -> MotionLatents:
+    """Motion of a voice-like hum that comes and goes."""
+    seconds = frames / 25.0 + 1.0
+    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    hum = sum(np.sin(2 * np.pi * 130.0 * k * t) / k for k in range(1, 20))
+    hum *= 0.05 * (1.0 + np.sin(2 * np.pi * 3.0 * t))
+    return speak(AudioClip(hum.astype(np.float32)), seed=0)
+
+
+def _measure(draw: Callable[[int, Callable[[str], None]], None], frames: int) -> dict[str, Any]:
+    """Times of ``draw(frame, done)``, which calls ``done`` with the name of every finished stage."""
+    stages: dict[str, list[float]] = defaultdict(list)
+    whole: list[float] = []
+    for frame in range(-_WARM_UP_FRAMES, frames):
+        start = last = time.perf_counter()
+
+        def done(name: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            stages[name].append(1000.0 * (now - last))
+            last = now
+
+        draw(frame + _WARM_UP_FRAMES, done)
+        whole.append(1000.0 * (time.perf_counter() - start))
+    median = float(np.median(whole[_WARM_UP_FRAMES:]))
+    return {
+        "fps": round(1000.0 / median, 1),
+        "frame_ms": summarise(whole[_WARM_UP_FRAMES:]),
+        "stages_ms": {
+            name: round(float(np.median(times[_WARM_UP_FRAMES:])), 3)
+            for name, times in stages.items()
+        },
+    }
+
+
+def summarise(times: list[float]) -> dict[str, float]:
+    """Median and 95th percentile, rounded to microseconds."""
+    return {
+        "median": round(float(np.median(times)), 3),
+        "p95": round(float(np.percentile(times, 95)), 3),
+    }
+
+
+def _threads() -> dict[str, int]:
+    return {"threads": get_num_threads()}
