@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from vasa3d.avatar.live import STAGES, LiveView
+from vasa3d.avatar.live import STAGES, LiveView, warm_up
 from vasa3d.geometry.cameras import orbit
+from vasa3d.kernels.compilation import watch_compilation
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
 from vasa3d.renderer import RenderConfig, render_cloud
 from vasa3d.types import ARKIT_INDEX, MotionLatents
@@ -88,3 +89,12 @@ def test_a_live_view_refuses_what_it_cannot_do(avatar) -> None:
         LiveView(avatar, camera).draw(motion(), camera=camera.resized(65, 64))
     with pytest.raises(ValueError, match="background"):
         LiveView(avatar, camera, background=np.zeros((3, 3, 3), np.float32))
+
+
+def test_warming_up_leaves_nothing_of_the_real_time_path_to_compile(avatar) -> None:
+    warm_up()
+    names: list[str] = []
+    with watch_compilation(names.append):
+        for background in (None, BLUE):
+            LiveView(avatar, background=background).draw(motion())
+    assert names == []

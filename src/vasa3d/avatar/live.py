@@ -7,18 +7,23 @@ computes is what ``Avatar.pose`` followed by ``render_cloud`` computes.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 
 from vasa3d.avatar.avatar import Avatar
-from vasa3d.avatar.deformation import base_deformation
+from vasa3d.avatar.deformation import VasResidual, base_deformation
+from vasa3d.avatar.gaussians import Gaussians
+from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.geometry.meshes import map_triangles, triangle_inverses
+from vasa3d.head import load_head
 from vasa3d.kernels.threads import run_chunks
 from vasa3d.renderer import RenderConfig
 from vasa3d.renderer.drawing import draw_bytes, shape_background
 from vasa3d.renderer.splats import Binding, Splats, project_cloud, tile_bands
-from vasa3d.types import F32, U8, Camera, MotionLatents
+from vasa3d.types import F32, NUM_CHANNELS, U8, Camera, MotionLatents
 
 STAGES = ("parameters", "mesh", "project", "lists", "composite")
 """Steps of one frame, in order; ``project`` poses the Gaussians, adds the VAS residual and sorts."""
@@ -130,6 +135,37 @@ class LiveView:
         draw_bytes(self._splats, bands, self._background, self._picture)
         done("composite")
         return self._picture
+
+
+def warm_up() -> None:
+    """Draw a few Gaussians on the mean head, so that every kernel of the real-time path is compiled and cached."""
+    head = load_head()
+    count, joints = 8, len(head.joint_names)
+    still = np.zeros(3, np.float32)
+    scene = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(scene, "WEBP")
+    gaussians = Gaussians(
+        means=np.zeros((count, 3), np.float32),
+        quats=np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1)),
+        scales=np.full((count, 3), 0.01, np.float32),
+        opacities=np.ones(count, np.float32),
+        colors=np.ones((count, 3), np.float32),
+        triangles=np.zeros(count // 2, np.int32),
+        layer_weights=np.full((count - count // 2, joints), 1.0 / joints, np.float32),
+    )
+    avatar = Avatar(
+        identity=np.zeros(head.num_identity, np.float32),
+        offsets=np.zeros((head.num_vertices, 3), np.float32),
+        mood=np.zeros(NUM_CHANNELS, np.float32),
+        photo_expression=np.zeros(NUM_CHANNELS, np.float32),
+        photo_eyes=np.zeros((2, 3), np.float32),
+        camera=Camera(look_at((0, 0, 0.6), still), intrinsics(128.0, 64, 64), 64, 64),
+        gaussians=gaussians,
+        vas=VasResidual.zero(count),
+        background_bytes=np.frombuffer(scene.getvalue(), np.uint8),
+    )
+    for background in (still, None):
+        LiveView(avatar, avatar.camera, background=background).draw(MotionLatents.rest())
 
 
 def _ignore(_: str) -> None:

@@ -8,6 +8,8 @@ import platform
 import re
 import shutil
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,8 @@ def doctor(as_json: AsJson = False) -> None:
         *_encoders(),
         *_extras(),
     ]
+    if all(check.ok for check in checks if check.needed):
+        checks.append(_kernels(reporter))
     broken = [check for check in checks if check.needed and not check.ok]
     runs = _what_runs({check.name for check in checks if not check.ok})
     result = {
@@ -132,6 +136,35 @@ def _encoders() -> list[Check]:
         for name, use in ENCODERS.items()
         for ok in [name in av.codecs_available]
     ]
+
+
+def _kernels(reporter: Reporter) -> Check:
+    """Whether the kernels of the real-time path are compiled; if not, this compiles them."""
+    from vasa3d.avatar.live import warm_up
+    from vasa3d.kernels.compilation import watch_compilation
+    from vasa3d.types import Event
+
+    names: list[str] = []
+
+    def steps() -> Iterator[Event]:
+        yield Event("kernels")
+        with watch_compilation(names.append):
+            warm_up()
+
+    start = time.perf_counter()
+    try:
+        reporter.follow(steps(), "check")
+    except Exception as error:  # whatever a broken compiler or cache says
+        return Check(
+            "kernels",
+            False,
+            f"do not run: {error}",
+            "run vasa3d doctor --debug, and report what it prints",
+        )
+    if not names:
+        return Check("kernels", True, "compiled for this processor")
+    seconds = time.perf_counter() - start
+    return Check("kernels", True, f"{len(names)} compiled just now, in {seconds:.0f} s")
 
 
 def _extras() -> list[Check]:
