@@ -21,6 +21,12 @@ def motion(frames: int = 60, fps: float = 25.0) -> MotionLatents:
     return MotionLatents(rng.random((frames, NUM_CHANNELS), np.float32), pose, fps)
 
 
+@pytest.mark.parametrize("frames", [27, 47, 52])
+def test_a_clip_of_hardly_more_than_a_second_keeps_its_rate(tmp_path: Path, frames: int) -> None:
+    write_motion(tmp_path / "short.csv", motion(frames=frames))
+    assert read_motion(tmp_path / "short.csv").fps == pytest.approx(25.0, rel=2e-3)
+
+
 @pytest.mark.parametrize("fps", [24.0, 25.0, 29.97, 30.0, 60.0])
 def test_csv_round_trip(tmp_path: Path, fps: float) -> None:
     wanted = motion(frames=200, fps=fps)

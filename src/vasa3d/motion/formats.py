@@ -212,7 +212,7 @@ def _fps_of(times: list[str]) -> float:
     seconds = clock[:, 0] * 3600 + clock[:, 1] * 60 + clock[:, 2]
     if seconds[-1] <= seconds[0]:
         return DEFAULT_FPS
-    top = clock[:, 3].max() + 1.0 if seconds[-1] - seconds[0] > 1 else 0.0
+    top = clock[:, 3].max() + 1.0 if seconds[-1] > seconds[0] else 0.0
     base = next((b for b in (24, 25, 30, 50, 60, 120, 240) if b >= np.floor(top)), None)
     whole = seconds + clock[:, 3] / base if base and top else seconds
     span = whole[-1] - whole[0]
