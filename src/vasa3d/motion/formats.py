@@ -212,9 +212,9 @@ def _fps_of(times: list[str]) -> float:
     seconds = clock[:, 0] * 3600 + clock[:, 1] * 60 + clock[:, 2]
     if seconds[-1] <= seconds[0]:
         return DEFAULT_FPS
-    top = clock[:, 3].max() + 1.0 if seconds[-1] > seconds[0] else 0.0
+    top = clock[:, 3].max() + 1.0
     base = next((b for b in (24, 25, 30, 50, 60, 120, 240) if b >= np.floor(top)), None)
-    whole = seconds + clock[:, 3] / base if base and top else seconds
+    whole = seconds + clock[:, 3] / base if base else seconds
     span = whole[-1] - whole[0]
     fps = (len(times) - 1) / span if span > 0 else DEFAULT_FPS
     return float(fps) if 1.0 <= fps <= 240.0 else DEFAULT_FPS
