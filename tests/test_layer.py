@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vasa3d.avatar.layer import LayerShape, shape_layer, surface_points
+from vasa3d.avatar.layer import LayerShape, farthest_depth, shape_layer, surface_points
 from vasa3d.geometry.cameras import camera_center, intrinsics, look_at, project
 from vasa3d.geometry.meshes import rasterize_mesh
 from vasa3d.head import load_head
@@ -28,6 +28,7 @@ class Scene:
         covered: (S, S) bool where skin shows.
         face_depth: (S, S) depth of the mesh, 0 where none.
         under_depth: (S, S) depth of the scalp, 0 elsewhere.
+        rear_depth: (S, S) depth of the rear of the head, 0 where none.
         shape: The layer.
     """
 
@@ -36,6 +37,7 @@ class Scene:
     covered: np.ndarray
     face_depth: F32
     under_depth: F32
+    rear_depth: F32
     shape: LayerShape
 
 
@@ -65,10 +67,23 @@ def scene() -> Scene:
     corners = head.weights[head.faces[np.maximum(face_id, 0)]]
     weights = np.where((face_id >= 0)[..., None], np.einsum("hwk,hwkj->hwj", bary, corners), 0.0)
     under = np.where(scalp, depth, 0.0).astype(np.float32)
+    skin = np.logical_or.reduce([head.regions[n] for n in ("scalp", "neck", "face")])
+    rear = farthest_depth(vertices, head.faces[skin[head.faces].all(1)], camera)
+    _, ears = project(vertices[head.regions["ears"]], camera)
+    rear = np.where(rear > np.median(ears), rear, 0.0).astype(np.float32)
     shape = shape_layer(
-        alpha, covered, depth, under, weights.astype(np.float32), vertices, head, camera
+        alpha,
+        covered,
+        depth,
+        under,
+        weights.astype(np.float32),
+        rear,
+        shown("ears"),
+        vertices,
+        head,
+        camera,
     )
-    return Scene(camera, alpha, covered, depth, under, shape)
+    return Scene(camera, alpha, covered, depth, under, rear, shape)
 
 
 def inside(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -168,7 +183,8 @@ def test_a_head_without_face_in_view_still_gets_a_layer(scene: Scene) -> None:
     nothing = np.zeros((SIDE, SIDE), np.float32)
     shape = shape_layer(
         scene.alpha, np.zeros((SIDE, SIDE), bool), nothing, nothing,
-        np.zeros((SIDE, SIDE, len(head.joint_names)), np.float32), head.data.template, head, scene.camera,
+        np.zeros((SIDE, SIDE, len(head.joint_names)), np.float32), nothing, nothing > 0, head.data.template, head,
+        scene.camera,
     )  # fmt: skip
     assert np.isfinite(shape.front).all() and (shape.back > shape.front).all()
 
@@ -187,3 +203,40 @@ def test_surface_points_lie_at_their_depth_and_normals_look_at_the_camera(scene:
         step = np.gradient(points, axis=axis)
         step /= np.linalg.norm(step, axis=-1, keepdims=True)
         assert np.abs((step * normals).sum(-1))[2:-2, 2:-2].max() < 1e-2
+
+
+def test_the_farthest_depth_is_that_of_the_rear_of_a_box(scene: Scene) -> None:
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
+    faces = np.array(
+        [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6],
+         [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]], np.int32
+    )  # fmt: skip
+    camera = Camera(
+        look_at(np.array([0.0, 0.0, 0.9]), np.zeros(3)), intrinsics(400.0, 200, 200), 200, 200
+    )
+    depth = farthest_depth(0.1 * corners, faces, camera)
+    assert depth[100, 100] == pytest.approx(1.0, abs=1e-4)
+    assert depth[100, 100 + 48] == pytest.approx(0.1 * 400 / 48.5, abs=2e-2)  # a side wall
+    assert depth[5, 5] == 0.0
+
+
+def test_the_back_follows_the_head_from_skull_to_neck(scene: Scene) -> None:
+    """Seen from the side the head is deepest above the ears and narrows towards the neck."""
+    head = load_head()
+    vertices = head.data.template
+    pixels, depth = project(vertices, scene.camera)
+    plane = np.median(depth[head.regions["ears"]])
+    column = int(pixels[head.regions["face"], 0].mean())
+    reach = scene.shape.back[:, column] - plane
+    ear = pixels[head.regions["ears"], 1]
+    chin = int(pixels[head.regions["face"], 1].max())
+    top = reach[int(ear.min()) - 30 : int(ear.min())].max()
+    assert 0.06 < top < 0.16
+    assert reach[chin] < top - 0.015
+    solid = (scene.shape.rear) & (scene.rear_depth > 0)
+    assert (scene.shape.back >= scene.rear_depth - 2 * MILLIMETRE)[inside(solid, 8)].mean() > 0.98
+
+
+def test_little_hangs_beside_a_bare_neck(scene: Scene) -> None:
+    assert 0.0 <= scene.shape.hanging <= 1.0
+    assert not scene.shape.rear[~scene.shape.solid].any()

@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from vasa3d.avatar.avatar import Avatar, canonical_vertices, photo_vertices
+from vasa3d.avatar.back import BackColors, Skull, back_mesh, head_cover, silhouette_distance
 from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors, solve_colors
 from vasa3d.avatar.deformation import VasResidual, mood_of
 from vasa3d.avatar.gaussians import Gaussians
-from vasa3d.avatar.layer import LayerShape, shape_layer, surface_points
+from vasa3d.avatar.layer import LayerShape, farthest_depth, shape_layer, surface_points
 from vasa3d.avatar.sampling import (
     CELL_FILL,
     CLOSED_FILL,
@@ -27,6 +28,7 @@ from vasa3d.avatar.sampling import (
     cut_cells,
     disc_covariances,
     edge_shapes,
+    outer_covariances,
     read_pixels,
     round_shapes,
     slanted_footprints,
@@ -44,7 +46,6 @@ from vasa3d.geometry.meshes import (
 from vasa3d.head import ArkitHead, PersonalHead
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
 from vasa3d.portrait.fitting import FACE_OVAL
-from vasa3d.portrait.inpainting import fill_holes
 from vasa3d.types import F32, I32, Camera
 
 _SPACING_METRES = {
@@ -61,7 +62,11 @@ _FOLDED_LID = 1.5
 _LINING_DEPTH_METRES = 0.008
 _FINE_LINING_BEYOND = 40
 """Pixels around the framing up to which the lining is fine."""
-_BACK_SHADE = 0.85
+_TORSO_BACK_DENSITY = 0.3
+_STRAND_STRETCH = 1.5
+_RIM_PIXELS = 16.0
+_CHEEK_BEFORE_EARS_METRES = 0.03
+_BACK_FILL = 0.75
 _EYES = ("eyeLeft", "eyeRight")
 _LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
 _INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
@@ -83,7 +88,7 @@ class InitConfig:
     detail_budget: int = 10_500
     layer_budget: int = 20_000
     lining_budget: int = 5_500
-    back_budget: int = 3_000
+    back_budget: int = 4_500
     solve_side: int = 512
     seed: int = 0
 
@@ -102,7 +107,7 @@ def initialise(
     Returns:
         The avatar, drawing the photo in its source view.
     """
-    scene = _Scene(analysis, head)
+    scene = _Scene(analysis, head, config.seed)
     surface = [scene.base_coat(config.seed), scene.detail_coat(config.detail_budget)]
     layer = scene.layer_coats(config)
     gaussians = _assemble(surface, layer)
@@ -151,7 +156,7 @@ class _Coat:
 class _Scene:
     """The fitted head in the photo's pose, and what each pixel of the photo shows."""
 
-    def __init__(self, analysis: Analysis, head: ArkitHead) -> None:
+    def __init__(self, analysis: Analysis, head: ArkitHead, seed: int) -> None:
         self.analysis, self.head = analysis, head
         fit = analysis.fit
         self.camera = fit.camera
@@ -169,8 +174,18 @@ class _Scene:
         )
         self.folded = (ratio > _FOLDED) & self._faces_of("skin")
         self.folded |= (ratio > _FOLDED_LID) & self._faces_of(*_LIDS)
+        self.unlike_skin = self._unlike_skin()
         self.veiled = self._veiled()
         self.covered = self._shown(~self._layer_faces()) & (analysis.alpha > 0.3) & ~self.veiled
+        self.distance = silhouette_distance(analysis.alpha)
+        self.cover = head_cover(
+            self._sure() & ~self.covered,
+            self.distance,
+            self.unlike_skin,
+            float(analysis.landmarks[13, 1]),
+        )
+        self.shape = self._layer_shape()
+        self.back_colors = self._back_colors(self.shape.hanging, seed)
 
     def _faces_of(self, *regions: str) -> np.ndarray:
         """(F,) bool faces with all corners in one of the regions together."""
@@ -193,22 +208,14 @@ class _Scene:
         They differ in colour from the middle of the face and hang together with the layer outside it. The middle of
         the face and the chin are never veiled: fringes and beards move with the skin.
         """
-        lab = cv2.cvtColor(self.analysis.foreground, cv2.COLOR_RGB2LAB)
         points = self.analysis.landmarks[:, :2]
         oval = points[list(FACE_OVAL)]
         middle = oval.mean(0)
         core = _polygon(middle + 0.88 * (oval - middle), self.face_id.shape) > 0
-        bare = _polygon(middle + 0.7 * (oval - middle), self.face_id.shape) > 0
-        skin = lab[bare & self._shown(self._faces_of("face"))]
-        if len(skin) < 50:
-            return np.zeros(self.face_id.shape, bool)
-        usual = np.median(skin, 0)
-        spread = np.maximum(1.5 * np.median(np.abs(skin - usual), 0), (12.0, 4.0, 4.0))
-        unlike = np.sqrt((((lab - usual) / spread) ** 2).sum(-1)).astype(np.float32)
-        foreign = cv2.GaussianBlur((unlike > 3.2).astype(np.float32), (0, 0), 3.0) > 0.5
+        foreign = cv2.GaussianBlur((self.unlike_skin > 3.2).astype(np.float32), (0, 0), 3.0) > 0.5
         chin = points[152, 1]
         limit = chin - 0.35 * (chin - points[1, 1])
-        rows = np.arange(len(lab))[:, None] + 0.5
+        rows = np.arange(len(foreign))[:, None] + 0.5
         jaw = self._shown(self._faces_of("face", "lipUpper", "lipLower")) & (rows > limit)
         person = self.analysis.alpha > 0.3
         outside = person & ~self._shown(~self._layer_faces())
@@ -216,6 +223,19 @@ class _Scene:
         _, labels = cv2.connectedComponents(candidate.astype(np.uint8), connectivity=4)
         attached = np.isin(labels, np.unique(labels[outside])) & (labels > 0)
         return attached & ~outside
+
+    def _unlike_skin(self) -> F32:
+        """(S, S) how far a pixel's colour is from that of the middle of the face, in its spreads."""
+        lab = cv2.cvtColor(self.analysis.foreground, cv2.COLOR_RGB2LAB)
+        oval = self.analysis.landmarks[list(FACE_OVAL), :2]
+        middle = oval.mean(0)
+        bare = _polygon(middle + 0.7 * (oval - middle), self.face_id.shape) > 0
+        skin = lab[bare & self._shown(self._faces_of("face"))]
+        if len(skin) < 50:
+            return np.zeros(self.face_id.shape, np.float32)
+        usual = np.median(skin, 0)
+        spread = np.maximum(1.5 * np.median(np.abs(skin - usual), 0), (12.0, 4.0, 4.0))
+        return np.sqrt((((lab - usual) / spread) ** 2).sum(-1)).astype(np.float32)
 
     # Detail coat
 
@@ -300,7 +320,16 @@ class _Scene:
             colors=self._base_colors(face, bary, posed),
             triangles=face,
         )
-        return _keep(coat, self._inside_matte(posed))
+        lined = cv2.erode(self.shape.rear.astype(np.uint8), np.ones((25, 25), np.uint8))
+        rear = read_pixels(lined, project(posed, self.camera)[0], nearest=True) > 0
+        rear &= self._faces_of("scalp")[face] & (self._facing(face, posed) < -0.4)
+        return _keep(coat, self._inside_matte(posed) & ~rear)  # the layer's back lies over the rear
+
+    def _facing(self, face: I32, posed: F32) -> F32:
+        """(N,) cosine between the surface's normal and the way to the camera in the photo's pose."""
+        rays = posed - self.eye
+        normals = face_normals(self.posed, self.head.faces)[face]
+        return -np.sum(normals * rays, 1) / np.linalg.norm(rays, axis=1)
 
     def _hidden_eyeball(self) -> np.ndarray:
         """The rear of the eyeballs never comes into view."""
@@ -331,7 +360,6 @@ class _Scene:
         colors = skin_colors(
             head, self.posed, analysis.foreground, trusted, self.depth, self.camera, folded_vertex
         )
-        self._cover_skull(colors)
         edges = np.concatenate(list(head.lid_rings.values()))
         pixels, _ = project(self.posed[edges], self.camera)
         soft = cv2.GaussianBlur(analysis.foreground, (0, 0), 1.5)
@@ -340,6 +368,12 @@ class _Scene:
         inner, known = mouth_colors(head, self.posed, light)
         colors[known] = inner[known]
         result = np.einsum("nk,nkd->nd", bary, colors[head.faces[face]])
+        # Diffusion would bring skin from the ears over the hidden part of the scalp.
+        hidden = (
+            np.clip((0.45 - self._facing(face, posed)) / 0.3, 0.0, 1.0)
+            * self._faces_of("scalp")[face]
+        )
+        result += hidden[:, None] * (self.back_colors(posed) - result)
         return self._paint_eyes(face, posed, result.astype(np.float32))
 
     def _paint_eyes(self, face: I32, posed: F32, colors: F32) -> F32:
@@ -372,9 +406,8 @@ class _Scene:
 
     def layer_coats(self, config: InitConfig) -> _Coat:
         """Hair, clothes and shoulders: what the photo shows, a lining under it and the back."""
-        shape = self._layer_shape()
+        shape = self.shape
         foreground = self.analysis.foreground
-        trusted = (self.analysis.alpha > 0.9) & shape.mask
         smooth = np.asarray(cv2.GaussianBlur(foreground, (0, 0), 3.0), np.float32)
         weight = np.where(shape.mask, np.clip(self.analysis.alpha * 1.2, 0, 1), 0.0)
         overlap = cv2.dilate(shape.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
@@ -396,9 +429,7 @@ class _Scene:
                 self._plain_cells(lined & ~framed, config.lining_budget // 5, coarsest=16),
             )
         ]
-        rear = self._plain_cells(shape.solid, config.back_budget, coarsest=16)
-        behind = self._behind_colors(trusted, config.seed)
-        back = self._height_coat(shape, shape.back, rear, behind, CLOSED_FILL)
+        back = self._back_coat(shape, config.back_budget, config.seed)
         return _join_coats([front, *linings, back])
 
     def _plain_cells(self, mask: np.ndarray, budget: int, coarsest: int) -> Cells:
@@ -415,44 +446,82 @@ class _Scene:
             coarsest,
         )
 
-    def _behind_colors(self, trusted: np.ndarray, seed: int) -> F32:
-        """(S, S, 3) colours of the back: clothes go on around, the head is covered by its hair."""
-        foreground = self.analysis.foreground
-        trusted = cv2.erode(trusted.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        behind = fill_holes(foreground, trusted.astype(np.float32))
-        behind = cv2.GaussianBlur(behind, (0, 0), 4.0)
-        hair = self._hair_pixels()
-        if hair is not None:
-            chin = float(self.analysis.landmarks[152, 1])
-            rows = np.arange(len(foreground))[:, None] + 0.5
-            share = 0.9 * np.clip((chin - rows) / (0.2 * chin) + 0.5, 0.0, 1.0)[..., None]
-            smooth = cv2.GaussianBlur(foreground, (0, 0), 8.0)
-            contrast = 0.6 * float((foreground - smooth)[hair].std())
-            color = np.median(foreground[hair], 0) + contrast * _strands(rows.shape[0], seed)
-            behind = behind + share * (color - behind)
-        return np.clip(_BACK_SHADE * behind, 0.0, 1.0).astype(np.float32)
-
-    def _hair_pixels(self) -> np.ndarray | None:
-        """(S, S) bool pixels that show what covers the skull: hair, a hat, a scarf, or bare scalp; None without any."""
-        sure = (
-            cv2.erode((self.analysis.alpha > 0.9).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    def _back_coat(self, shape: LayerShape, budget: int, seed: int) -> _Coat:
+        """The back is sampled evenly on its surface: at the rim it is too steep for cells of the picture."""
+        ears, _ = project(self.posed[self.head.regions["ears"]], self.camera)
+        rows = np.arange(len(shape.back))[:, None] + 0.5
+        top, lobe = float(ears[:, 1].min()), float(np.percentile(ears[:, 1], 85))
+        beside = ((rows < top) | (rows > lobe)).astype(np.float32)
+        vertices, faces = back_mesh(
+            shape.front,
+            shape.back,
+            shape.rear,
+            self.covered,
+            self.back_colors.skull.plane - _CHEEK_BEFORE_EARS_METRES * beside,
+            self.camera,
         )
-        rows = np.arange(len(sure))[:, None] + 0.5
-        layer = sure & ~self.covered & (rows < float(self.analysis.landmarks[152, 1]))
-        on_scalp = layer & self._shown(self._faces_of("scalp"))
-        chosen = on_scalp if on_scalp.sum() > 200 else layer
-        return chosen if chosen.sum() > 50 else None
+        middle = vertices[faces].mean(1)
+        pixels, _ = project(middle, self.camera)
+        importance = _framing_importance(len(shape.back), _FINE_LINING_BEYOND)
+        density = read_pixels(importance, pixels, nearest=True).astype(np.float64)
+        low = pixels[:, 1] > self.analysis.landmarks[152, 1]
+        inward = read_pixels(self.distance, pixels)
+        density[low & (inward > _RIM_PIXELS)] *= _TORSO_BACK_DENSITY
+        # At the silhouette they are small, so that none stands out beside it.
+        rim = np.clip(inward / _RIM_PIXELS, 0.4, 1.0)
+        density /= rim**2
+        share = face_areas(vertices, faces) * density
+        face, bary = sample_surface(vertices, faces, budget, seed, density)
+        means = np.einsum("nk,nkd->nd", bary, vertices[faces[face]]).astype(np.float32)
+        sigma = _BACK_FILL * np.sqrt(share.sum() / budget / density[face])
+        normals = vertex_normals(vertices, faces)
+        normals = np.einsum("nk,nkd->nd", bary, normals[faces[face]])
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        pixels, _ = project(means, self.camera)
+        cols, rows = np.clip(pixels.T.astype(int), 0, len(shape.back) - 1)
+        return _Coat(
+            means=means,
+            covariances=_strand_covariances(
+                normals.astype(np.float32),
+                sigma.astype(np.float32),
+                self.camera.viewmat[1, :3],
+                np.where(low[face], 1.0, _STRAND_STRETCH).astype(np.float32)[:, None],
+            ),
+            opacities=np.full(len(means), 0.97, np.float32),
+            colors=self.back_colors(means),
+            weights=shape.weights[rows, cols],
+        )
 
-    def _cover_skull(self, colors: F32) -> None:
-        """Give the hidden part of the scalp the colour of the hair; diffusion would bring skin from the ears."""
-        hair = self._hair_pixels()
-        if hair is None:
-            return
-        rays = self.posed - self.eye
-        facing = -np.sum(self.normals * rays, 1) / np.linalg.norm(rays, axis=1)
-        hidden = np.clip((0.45 - facing) / 0.3, 0.0, 1.0) * self.head.regions["scalp"]
-        color = _BACK_SHADE * np.median(self.analysis.foreground[hair], 0)
-        colors += hidden[:, None].astype(np.float32) * (color - colors)
+    def _back_colors(self, hanging: float, seed: int) -> BackColors:
+        """Colours of the back: clothes and neck go on around, the skull is covered by its hair."""
+        points = self.analysis.landmarks
+        chin, mouth = float(points[152, 1]), float(points[13, 1])
+        skin = self._faces_of("skin") & ~self._layer_faces()
+        if hanging < 0.5:
+            skin &= ~self._faces_of("neck")
+        pixels, depth = project(self.posed, self.camera)
+        ears, scalp = self.head.regions["ears"], self.head.regions["scalp"]
+        plane = float(np.median(depth[ears]))
+        return BackColors(
+            self.analysis.foreground,
+            self._sure() & ~(self._shown(skin) & self.covered),
+            self.cover,
+            self.distance,
+            (mouth - 0.5 * (chin - mouth), mouth + 0.2 * (chin - mouth)),
+            Skull(
+                middle=float(pixels[scalp, 0].mean()),
+                plane=plane,
+                reach=float(depth[scalp].max()) - plane,
+                width=float(np.ptp(self.posed[scalp, 0])),
+            ),
+            self.camera,
+            seed,
+        )
+
+    def _sure(self) -> np.ndarray:
+        """(S, S) bool pixels well inside the matte."""
+        matte = (self.analysis.alpha > 0.9).astype(np.uint8)
+        return cv2.erode(matte, np.ones((9, 9), np.uint8)) > 0
 
     def _layer_shape(self) -> LayerShape:
         head = self.head
@@ -469,10 +538,19 @@ class _Scene:
             self.depth,
             under_depth,
             mesh_weights,
+            self._rear_depth(),
+            self._shown(self._faces_of("ears")),
             self.posed,
             head,
             self.camera,
         )
+
+    def _rear_depth(self) -> F32:
+        """(S, S) camera depth of the rear of skull and neck, 0 where the head model has none behind its ears."""
+        skin = self._faces_of("skin") & ~self._faces_of("ears") & ~self._faces_of("shoulders")
+        depth = farthest_depth(self.posed, self.head.faces[skin], self.camera)
+        _, ears = project(self.posed[self.head.regions["ears"]], self.camera)
+        return np.where(depth > np.median(ears), depth, 0.0).astype(np.float32)
 
     def _height_coat(
         self,
@@ -509,11 +587,19 @@ def _cell_colors(image: F32, cells: Cells) -> F32:
     return np.clip(colors, 0.0, 1.0)
 
 
-def _strands(size: int, seed: int) -> F32:
-    """(S, S, 1) noise of unit deviation drawn out downwards, as hair falls."""
-    noise = np.random.default_rng(seed).standard_normal((size, size)).astype(np.float32)
-    drawn = cv2.GaussianBlur(noise, (0, 0), sigmaX=7.0, sigmaY=45.0)
-    return (drawn / max(float(drawn.std()), 1e-6))[..., None]
+def _strand_covariances(normals: F32, sigma: F32, down: F32, stretch: F32) -> F32:
+    """(N, 6) flat Gaussians drawn out downwards by ``stretch`` (N, 1), of the area of round ones."""
+    across = np.cross(normals, down)
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
+    along = np.cross(across, normals)
+    width = sigma[:, None]
+    return outer_covariances(
+        [
+            across * width / stretch,
+            along * width * stretch,
+            normals * np.maximum(0.15 * width, 1e-4),
+        ]
+    )
 
 
 def _at_output_detail(image: F32) -> F32:
@@ -611,7 +697,7 @@ def _with_solved_colors(
     damping[: len(triangles)][folded[triangles]] = 8.0
     side = config.solve_side
     camera = avatar.camera.resized(side, side)
-    weight = np.clip((framing_of(analysis.alpha, side) - 0.6) / 0.3, 0.0, 1.0)
+    weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)
     colors = solve_colors(
         avatar.pose(avatar.photo_latents),
         camera,

@@ -14,14 +14,17 @@ import cv2
 import numpy as np
 
 from vasa3d.geometry.cameras import project, unproject
+from vasa3d.geometry.meshes import rasterize_mesh
 from vasa3d.head import ArkitHead
 from vasa3d.portrait.inpainting import fill_holes
-from vasa3d.types import F32, Camera
+from vasa3d.types import F32, I32, Camera
 
 _HEAD_ROUNDING_METRES = 0.065
 _TORSO_ROUNDING_METRES = 0.07
 _TORSO_HALF_THICKNESS_METRES = 0.085
 _HAIR_BEHIND_METRES = 0.012
+_HANGING_SHARE = 0.8
+_RIM_SOFTNESS = 0.05
 _JOIN_METRES = 0.03
 _CLEARANCE_METRES = 0.003
 
@@ -33,16 +36,20 @@ class LayerShape:
     Attributes:
         mask: (S, S) bool where the layer is what the photo shows.
         solid: (S, S) bool the whole person, behind which the back lies.
+        rear: (S, S) bool the same without the silhouette and without ears that stand out beside the skull.
         front: (S, S) float32 camera depth of the front, defined on ``mask`` and around it.
         back: (S, S) float32 camera depth of the back.
         weights: (S, S, J) float32 joint weights, rows sum to 1.
+        hanging: How far hair or a hood hangs beside the neck and hides the nape, 0 to 1.
     """
 
     mask: np.ndarray
     solid: np.ndarray
+    rear: np.ndarray
     front: F32
     back: F32
     weights: F32
+    hanging: float
 
 
 def shape_layer(
@@ -51,6 +58,8 @@ def shape_layer(
     face_depth: F32,
     under_depth: F32,
     mesh_weights: F32,
+    rear_depth: F32,
+    ears: np.ndarray,
     vertices: F32,
     head: ArkitHead,
     camera: Camera,
@@ -63,6 +72,8 @@ def shape_layer(
         face_depth: (S, S) camera depth of the head model where ``covered``.
         under_depth: (S, S) camera depth of the head model where it lies under the layer, 0 elsewhere.
         mesh_weights: (S, S, J) joint weights of the head model where it is in view, zero rows elsewhere.
+        rear_depth: (S, S) camera depth of the head model's rearmost surface, 0 where there is none.
+        ears: (S, S) bool pixels that show an ear of the head model.
         vertices: (V, 3) the head in the photo's pose.
         head: Its model.
         camera: Camera of the window.
@@ -75,13 +86,14 @@ def shape_layer(
     _, depth = project(vertices, camera)
     scale = float(np.median(depth)) / float(camera.K[0, 0])
     inner = _distance_inside(alpha > 0.3) * scale
+    inner = np.asarray(cv2.GaussianBlur(inner.astype(np.float32), (0, 0), 2.0))
     low = _share_of_torso(vertices, head, camera, alpha.shape)
-    scalp = head.regions["scalp"]
     head_plane = float(np.median(depth[head.regions["ears"]]))
     torso_plane = float(np.median(depth[head.regions["shoulders"]]))
     plane = head_plane + (torso_plane - head_plane) * low
     front_reach = head_plane - float(np.percentile(depth[head.regions["face"]], 5))
-    back_reach = float(np.percentile(depth[scalp], 98)) - head_plane + _HAIR_BEHIND_METRES
+    hanging = _hanging(vertices, mask & ~(under_depth > 0), head, camera)
+    back_reach = _reach_behind(vertices, hanging, head_plane, head, camera, len(alpha))
     half = front_reach + (_TORSO_HALF_THICKNESS_METRES - front_reach) * low
     rounding = _HEAD_ROUNDING_METRES + (_TORSO_ROUNDING_METRES - _HEAD_ROUNDING_METRES) * low
     front = plane - half * _circle(inner / rounding)
@@ -89,13 +101,29 @@ def shape_layer(
     front = np.where(under_depth > 0, np.minimum(front, under_depth - _CLEARANCE_METRES), front)
     half_back = back_reach + (_TORSO_HALF_THICKNESS_METRES - back_reach) * low
     back = plane + half_back * _circle(inner / np.maximum(rounding, half_back))
+    back = np.maximum(back, np.where(rear_depth > 0, rear_depth + _CLEARANCE_METRES, 0.0))
+    back = _smooth(back, person, 3.0)
     return LayerShape(
         mask=mask,
         solid=alpha > 0.5,
+        rear=_inner(alpha > 0.5) & ~(ears & covered & (rear_depth == 0)),
         front=_smooth(front, person, 4.0).astype(np.float32),
         back=np.maximum(back, front + 0.004).astype(np.float32),
         weights=_spread_weights(mesh_weights, head, low),
+        hanging=hanging,
     )
+
+
+def farthest_depth(vertices: F32, faces: I32, camera: Camera) -> F32:
+    """(S, S) camera depth of the farthest surface of a mesh at each pixel, 0 where there is none."""
+    # Reversing the depths keeps the pixels and lets the rasteriser find the farthest surface.
+    local = vertices @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
+    reversed_view = Camera(np.eye(4, dtype=np.float32), camera.K, camera.width, camera.height)
+    _, _, nearness = rasterize_mesh(
+        (local / local[:, 2:] ** 2).astype(np.float32), faces, reversed_view
+    )
+    there = nearness > 0
+    return np.where(there, 1.0 / np.where(there, nearness, 1.0), 0.0).astype(np.float32)
 
 
 def surface_points(depth: F32, camera: Camera) -> tuple[F32, F32]:
@@ -111,10 +139,52 @@ def surface_points(depth: F32, camera: Camera) -> tuple[F32, F32]:
     return points, normals.astype(np.float32)
 
 
+def _hanging(vertices: F32, beside: np.ndarray, head: ArkitHead, camera: Camera) -> float:
+    """How far hair or a hood hangs beside the neck, from the pixels (S, S) bool beside the head model."""
+    pixels, _ = project(vertices, camera)
+    ears = pixels[head.regions["ears"]]
+    lobe, chin = float(ears[:, 1].max()), float(pixels[head.regions["face"], 1].max())
+    rows = beside[int(max(lobe, 0)) : int(max(chin, lobe + 2))]
+    if not len(rows):
+        return 0.0
+    share = float(np.median(rows.sum(1))) / float(np.ptp(ears[:, 0]))
+    return float(np.clip((share - 0.1) / 0.15, 0.0, 1.0))
+
+
+def _reach_behind(
+    vertices: F32, hanging: float, head_plane: float, head: ArkitHead, camera: Camera, size: int
+) -> np.ndarray:
+    """(S, 1) how far the back lies behind the plane of the ears in each row: skull, nape, neck.
+
+    What hangs beside the neck hides the nape as well and falls almost straight from the skull.
+    """
+    pixels, depth = project(vertices, camera)
+    rear = (head.regions["scalp"] | head.regions["neck"]) & (depth > head_plane)
+    rows, reach = pixels[rear, 1], depth[rear] - head_plane
+    height = float(np.ptp(rows))
+    at = np.arange(size) + 0.5
+    near = np.abs(at[:, None] - rows[None, :]) < 0.06 * height
+    profile = np.where(near, reach, -np.inf).max(1)
+    fullest = int(profile.argmax())
+    known = np.isfinite(profile)
+    profile = np.interp(at, at[known], profile[known])
+    profile[:fullest] = profile[fullest]
+    profile += _HANGING_SHARE * hanging * (profile[fullest] - profile)
+    smooth = cv2.GaussianBlur(profile.astype(np.float32)[:, None], (0, 0), 0.04 * height)
+    return np.asarray(smooth) + _HAIR_BEHIND_METRES
+
+
 def _circle(ratio: np.ndarray) -> np.ndarray:
-    """Height of a unit circle's quarter: 0 at the rim, 1 from one radius inwards."""
+    """Height of a unit circle's quarter: 0 at the rim, 1 from one radius inwards.
+
+    The rim itself is a little sharper than a circle's: its slope stays finite, so that a pixel more or less of the
+    silhouette does not move the surface by centimetres.
+    """
     inward = np.clip(ratio, 0.0, 1.0)
-    return np.sqrt(1.0 - (1.0 - inward) ** 2)
+    low = np.sqrt(_RIM_SOFTNESS)
+    return (np.sqrt(inward * (2.0 - inward) + _RIM_SOFTNESS) - low) / (
+        np.sqrt(1.0 + _RIM_SOFTNESS) - low
+    )
 
 
 def _distance_inside(mask: np.ndarray) -> np.ndarray:
@@ -150,6 +220,11 @@ def _join(front: np.ndarray, covered: np.ndarray, face_depth: F32, scale: float)
     step = np.clip(distance * scale / _JOIN_METRES, 0.0, 1.0)
     share = step**2 * (3 - 2 * step)
     return np.where(covered, face_depth, nearest + (front - nearest) * share)
+
+
+def _inner(mask: np.ndarray) -> np.ndarray:
+    """A mask without its outermost two pixels."""
+    return cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 def _smooth(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
