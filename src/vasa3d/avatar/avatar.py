@@ -130,23 +130,37 @@ class Avatar:
         Returns:
             The posed cloud.
         """
+        triangle_maps, joint_maps = self.pose_maps(latents, frame)
+        canonical = self.canonical_cloud(latents.dyn[frame])
+        out_means = np.empty_like(canonical.means)
+        out_covariances = np.empty_like(canonical.covariances)
+        pose_gaussians(
+            canonical.means, canonical.covariances, self.gaussians.triangles, triangle_maps,
+            self.gaussians.layer_weights, joint_maps, out_means, out_covariances,
+        )  # fmt: skip
+        return GaussianCloud(out_means, out_covariances, canonical.opacities, canonical.colors)
+
+    def pose_maps(self, latents: MotionLatents, frame: int = 0) -> tuple[F32, F32]:
+        """What moves canonical Gaussians in one frame of motion.
+
+        Args:
+            latents: Motion.
+            frame: Which frame of it.
+
+        Returns:
+            Maps (F, 3, 4) of the head's triangles and (J, 3, 4) of its joints, canonical to world space.
+        """
         one = MotionLatents(
             latents.dyn[frame : frame + 1], latents.pose[frame : frame + 1], latents.fps
         )
         params = base_deformation(one, self.head, self.identity, self.mood, self.photo_eyes)
         joints, translation = params.joints[0], params.translation[0]
         vertices = self.personal_head.vertices(params.expression[0], joints, translation)
-        maps = triangle_affines(self.canonical_vertices, vertices, self.head.faces)
         transforms = self.personal_head.joint_transforms(joints, translation)
-        joint_maps = np.ascontiguousarray(transforms[:, :3], np.float32)
-        canonical = self.canonical_cloud(one.dyn[0])
-        out_means = np.empty_like(canonical.means)
-        out_covariances = np.empty_like(canonical.covariances)
-        pose_gaussians(
-            canonical.means, canonical.covariances, self.gaussians.triangles, maps,
-            self.gaussians.layer_weights, joint_maps, out_means, out_covariances,
-        )  # fmt: skip
-        return GaussianCloud(out_means, out_covariances, canonical.opacities, canonical.colors)
+        return (
+            triangle_affines(self.canonical_vertices, vertices, self.head.faces),
+            np.ascontiguousarray(transforms[:, :3], np.float32),
+        )
 
     def canonical_cloud(self, dyn: F32) -> GaussianCloud:
         """The Gaussians in canonical space, with the VAS residual of one latent (D,)."""

@@ -84,6 +84,35 @@ def bench_animate(
     _finish(reporter, benchmark_animate(shown, size, frames))
 
 
+@app.command("create")
+def bench_create(
+    avatar: AvatarFile = None,
+    gaussians: Gaussians = None,
+    size: Size = 512,
+    threads: Threads = None,
+    frames: Annotated[int, typer.Option(min=1, max=10_000, help="Steps measured.")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """Time one step of optimisation: pose, draw, compare, differentiate, change.
+
+    \b
+    Examples:
+      vasa3d bench create --gaussians 40000
+      vasa3d bench create --json
+    """
+    from vasa3d.evaluation.benchmark import benchmark_create
+
+    reporter = Reporter(as_json)
+    shown = _prepare(reporter, avatar, gaussians, threads)
+    result = benchmark_create(shown, size, frames)
+    reporter.finish(
+        result,
+        f"{result['iteration_ms']:.1f} ms a step, {result['render_backward_ms']:.1f} ms of it "
+        f"drawing and its derivative, with {result['gaussians']} Gaussians at "
+        f"{result['size']}x{result['size']} on {result['threads']} threads; {_stages(result)}",
+    )
+
+
 def _prepare(
     reporter: Reporter, file: Path | None, gaussians: int | None, threads: int | None
 ) -> Avatar:
@@ -105,10 +134,13 @@ def _prepare(
 
 
 def _finish(reporter: Reporter, result: dict[str, Any]) -> None:
-    stages = ", ".join(f"{name} {ms:.2f}" for name, ms in result["stages_ms"].items())
     reporter.finish(
         result,
         f"{result['fps']:.1f} frames a second: {result['frame_ms']['median']:.2f} ms a frame "
         f"(p95 {result['frame_ms']['p95']:.2f}) with {result['gaussians']} Gaussians at "
-        f"{result['size']}x{result['size']} on {result['threads']} threads; {stages} ms",
+        f"{result['size']}x{result['size']} on {result['threads']} threads; {_stages(result)}",
     )
+
+
+def _stages(result: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {ms:.2f}" for name, ms in result["stages_ms"].items()) + " ms"

@@ -217,13 +217,13 @@ def _machine() -> dict[str, Any]:
     cores = len(affinity(0)) if affinity else os.cpu_count()
     return {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores,
         "memory_gb": _memory_gb(),
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(errors="replace").splitlines():

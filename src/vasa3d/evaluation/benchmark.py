@@ -14,17 +14,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VasResidual
 from vasa3d.avatar.live import LiveView
+from vasa3d.customisation.trainable import TrainableAvatar
 from vasa3d.errors import MissingError
 from vasa3d.exchange import write_camera, write_ply
 from vasa3d.geometry.rotations import quat_to_matrix
 from vasa3d.kernels.threads import get_num_threads
+from vasa3d.losses import SsimTarget, l1, ssim
 from vasa3d.motion.generator import speak
 from vasa3d.pipeline import create
 from vasa3d.renderer import RenderConfig
+from vasa3d.renderer.autograd import render_tensors
 from vasa3d.renderer.drawing import draw_bytes
 from vasa3d.renderer.splats import project_cloud, tile_bands
 from vasa3d.types import SAMPLE_RATE, AudioClip, Camera, MotionLatents
@@ -146,6 +150,69 @@ def benchmark_animate(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
 
     measured = _measure(draw, frames)
     return {**measured, "gaussians": len(avatar.gaussians), "size": size, **_threads()}
+
+
+def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
+    """Steps of optimisation towards the avatar's own pictures, whose colours were disturbed.
+
+    Args:
+        avatar: Where to start from.
+        size: Side of the pictures in pixels.
+        frames: Steps measured.
+
+    Returns:
+        iteration_ms (median of whole steps), render_backward_ms (drawing and its derivative alone), stages_ms (pose,
+        render, loss, backward, step), gaussians, size, threads.
+    """
+    torch.set_num_threads(get_num_threads())
+    camera = avatar.camera.resized(size, size)
+    maps = avatar.pose_maps(avatar.photo_latents)
+    white = torch.ones(3)
+    trained = TrainableAvatar(avatar)
+    with torch.no_grad():
+        picture = trained.draw(maps, camera, white).rgb
+        noise = torch.from_numpy(
+            np.random.default_rng(0).normal(0.0, 0.05, (len(avatar.gaussians), 3))
+        )
+        trained.colors += noise.float()
+    target, optimizer = SsimTarget(picture), trained.optimizer()
+
+    def step(_: int, done: Callable[[str], None]) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        means, covariances = trained.pose(maps)
+        done("pose")
+        drawn = render_tensors(
+            means, covariances, trained.logits.sigmoid(), trained.colors, camera, background=white
+        ).rgb
+        done("render")
+        loss = 0.8 * l1(drawn, picture) + 0.2 * (1.0 - ssim(drawn, target))
+        done("loss")
+        loss.backward()
+        done("backward")
+        optimizer.step()
+        done("step")
+
+    measured = _measure(step, frames)
+    posed = [value.detach().requires_grad_() for value in trained.pose(maps)]
+    others = [
+        value.detach().requires_grad_() for value in (trained.logits.sigmoid(), trained.colors)
+    ]
+    slope = torch.full_like(picture, 1.0 / picture.numel())
+
+    def draw_alone(_: int, done: Callable[[str], None]) -> None:
+        for value in (*posed, *others):
+            value.grad = None
+        render_tensors(*posed, *others, camera, background=white).rgb.backward(slope)
+        done("draw")
+
+    return {
+        "iteration_ms": measured["frame_ms"]["median"],
+        "render_backward_ms": _measure(draw_alone, frames)["frame_ms"]["median"],
+        "stages_ms": measured["stages_ms"],
+        "gaussians": len(avatar.gaussians),
+        "size": size,
+        **_threads(),
+    }
 
 
 def _talking_motion(frames: int) -> MotionLatents:

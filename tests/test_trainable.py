@@ -1,0 +1,61 @@
+"""An avatar as parameters: the same pictures, gradients that lead back, a step that is repeatable."""
+
+import numpy as np
+import torch
+
+from vasa3d.customisation.trainable import TrainableAvatar
+from vasa3d.kernels.threads import get_num_threads, set_num_threads
+from vasa3d.losses import l1
+from vasa3d.renderer import render_cloud
+
+WHITE = torch.ones(3)
+
+
+def test_untouched_parameters_draw_and_give_back_the_avatar(avatar) -> None:
+    trained = TrainableAvatar(avatar)
+    camera, latents = avatar.camera.resized(128, 128), avatar.photo_latents
+    drawn = trained.draw(avatar.pose_maps(latents), camera, WHITE).rgb.detach().numpy()
+    wanted = render_cloud(avatar.pose(latents), camera, background=np.ones(3, np.float32)).rgb
+    assert np.quantile(np.abs(drawn - wanted), 0.999) < 1.0 / 255.0
+    back = trained.to_avatar().gaussians
+    for name in ("means", "scales", "colors", "opacities"):
+        assert np.allclose(
+            getattr(back, name), getattr(avatar.gaussians, name), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_steps_bring_disturbed_gaussians_back_towards_the_picture(avatar) -> None:
+    camera, maps = avatar.camera.resized(128, 128), avatar.pose_maps(avatar.photo_latents)
+    trained = TrainableAvatar(avatar)
+    with torch.no_grad():
+        wanted = trained.draw(maps, camera, WHITE).rgb
+        noise = np.random.default_rng(0)
+        trained.colors += torch.from_numpy(noise.normal(0, 0.05, trained.colors.shape)).float()
+        trained.means += torch.from_numpy(noise.normal(0, 2e-4, trained.means.shape)).float()
+        trained.log_scales += 0.1
+    optimizer, losses = trained.optimizer(), []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = l1(trained.draw(maps, camera, WHITE).rgb, wanted)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    for name in ("means", "log_scales", "quats", "logits", "colors"):
+        gradient = getattr(trained, name).grad
+        assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0.0
+
+
+def test_a_step_is_the_same_with_every_number_of_threads(avatar) -> None:
+    camera, maps = avatar.camera.resized(96, 96), avatar.pose_maps(avatar.photo_latents)
+    before, results = get_num_threads(), []
+    for threads in (1, 2):
+        set_num_threads(threads)
+        trained = TrainableAvatar(avatar)
+        optimizer = trained.optimizer()
+        trained.draw(maps, camera).rgb.square().mean().backward()
+        optimizer.step()
+        results.append(trained.to_avatar().gaussians)
+    set_num_threads(before)
+    assert (results[0].means == results[1].means).all()
+    assert (results[0].colors == results[1].colors).all()
