@@ -65,6 +65,7 @@ _FINE_LINING_BEYOND = 40
 _TORSO_BACK_DENSITY = 0.3
 _STRAND_STRETCH = 1.5
 _RIM_PIXELS = 16.0
+_RIM_SHRINK = 0.5
 _CHEEK_BEFORE_EARS_METRES = 0.03
 _BACK_FILL = 0.75
 _EYES = ("eyeLeft", "eyeRight")
@@ -477,20 +478,29 @@ class _Scene:
         normals = vertex_normals(vertices, faces)
         normals = np.einsum("nk,nkd->nd", bary, normals[faces[face]])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        axes = _strand_axes(
+            normals.astype(np.float32),
+            sigma.astype(np.float32),
+            self.camera.viewmat[1, :3],
+            np.where(low[face], 1.0, _STRAND_STRETCH).astype(np.float32)[:, None],
+        )
+        axes = [axis * self._within_silhouette(means, axis) for axis in axes]
+        thickness = normals * np.maximum(0.15 * sigma, 1e-4)[:, None]
         pixels, _ = project(means, self.camera)
         cols, rows = np.clip(pixels.T.astype(int), 0, len(shape.back) - 1)
         return _Coat(
             means=means,
-            covariances=_strand_covariances(
-                normals.astype(np.float32),
-                sigma.astype(np.float32),
-                self.camera.viewmat[1, :3],
-                np.where(low[face], 1.0, _STRAND_STRETCH).astype(np.float32)[:, None],
-            ),
+            covariances=outer_covariances([*axes, thickness]),
             opacities=np.full(len(means), 0.97, np.float32),
             colors=self.back_colors(means),
             weights=shape.weights[rows, cols],
         )
+
+    def _within_silhouette(self, means: F32, axis: F32) -> F32:
+        """(N, 1) factors that keep Gaussians from standing out beside the person in the photo."""
+        ends = [project(means + sign * axis, self.camera)[0] for sign in (-1.5, 1.5)]
+        least = np.minimum(*(read_pixels(self.distance, pixels) for pixels in ends))
+        return np.where(least > 0.0, 1.0, _RIM_SHRINK).astype(np.float32)[:, None]
 
     def _back_colors(self, hanging: float, seed: int) -> BackColors:
         """Colours of the back: clothes and neck go on around, the skull is covered by its hair."""
@@ -587,19 +597,13 @@ def _cell_colors(image: F32, cells: Cells) -> F32:
     return np.clip(colors, 0.0, 1.0)
 
 
-def _strand_covariances(normals: F32, sigma: F32, down: F32, stretch: F32) -> F32:
-    """(N, 6) flat Gaussians drawn out downwards by ``stretch`` (N, 1), of the area of round ones."""
+def _strand_axes(normals: F32, sigma: F32, down: F32, stretch: F32) -> list[F32]:
+    """Two axes (N, 3) of flat Gaussians drawn out downwards by ``stretch`` (N, 1), of the area of round ones."""
     across = np.cross(normals, down)
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
     along = np.cross(across, normals)
     width = sigma[:, None]
-    return outer_covariances(
-        [
-            across * width / stretch,
-            along * width * stretch,
-            normals * np.maximum(0.15 * width, 1e-4),
-        ]
-    )
+    return [across * width / stretch, along * width * stretch]
 
 
 def _at_output_detail(image: F32) -> F32:
