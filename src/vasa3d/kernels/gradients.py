@@ -27,30 +27,30 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from vasa3d.kernels.prefetch import prefetch
 from vasa3d.kernels.projection import (
+    ALPHA_CAP,
     BLUE,
     DEPTH,
     GREEN,
     LOW_PASS,
     RED,
+    SPLAT_WIDTH,
     TILE,
     flat_covariance,
     pixel_jacobian,
     slope_limits,
 )
 from vasa3d.kernels.rasterization import (
-    _CAP,
-    _CHECK_EVERY,
-    _FAST,
-    _LANES,
-    _ONE,
-    _PIXELS,
-    _ZERO,
-    _blocks,
-    _lane_alpha,
-    _opaque,
-    _place,
-    _shape,
+    CHECK_EVERY,
+    FETCH_AHEAD,
+    LANES,
+    PIXELS,
+    is_opaque,
+    lane_alpha,
+    pixel_place,
+    reached_blocks,
+    splat_shape,
 )
 
 G, G_X, G_Y, G_XX, G_XY, G_YY, W_RED, W_GREEN, W_BLUE, W_DEPTH = range(10)
@@ -58,14 +58,17 @@ NUM_SUMS = 10
 LARGEST = 1e30
 """Gaussians with larger derivatives are taken for degenerate and get none."""
 
+_CAP, _ZERO, _ONE = (np.float32(v) for v in (ALPHA_CAP, 0.0, 1.0))
+# As in drawing: no value is NaN, and sums keep their order.
+_FAST = {"contract", "nnan", "nsz"}
 # Planes of a tile: transmittance, what is left of R, then the gradients by the sums.
 _REST, _BY_RED, _BY_GREEN, _BY_BLUE, _BY_ALPHA, _BY_DEPTH = (
-    np.uint64(k * _PIXELS) for k in range(1, 7)
+    np.uint64(k * PIXELS) for k in range(1, 7)
 )
 _NUM_PLANES = 7
 # Sums lane by lane: the ten, then those of g and g y within half a tile, where x is the lane's.
 _L_G, _L_X, _L_Y, _L_XX, _L_XY, _L_YY, _L_RED, _L_GREEN, _L_BLUE, _L_DEPTH, _L_HALF, _L_HALF_Y = (
-    np.uint64(k * _LANES) for k in range(12)
+    np.uint64(k * LANES) for k in range(12)
 )
 _NUM_LANE_SUMS = 12
 
@@ -107,8 +110,9 @@ def differentiate_tiles(
         grad_depth: (H, W) float32 by ``depth``, or ``None`` for zero.
         sums: (I, NUM_SUMS) float32 output, zero where a tile stopped before the entry.
     """
-    buffer = np.empty(_NUM_PLANES * _PIXELS, np.float32)
-    lanes = np.zeros(_NUM_LANE_SUMS * _LANES, np.float32)
+    buffer = np.empty(_NUM_PLANES * PIXELS, np.float32)
+    flat = splats.reshape(-1)
+    lanes = np.zeros(_NUM_LANE_SUMS * LANES, np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
@@ -118,9 +122,12 @@ def differentiate_tiles(
         )
         sums[begin:end] = _ZERO
         for position in range(begin, end):
+            if position + FETCH_AHEAD < end:
+                ahead = np.intp(items[position + FETCH_AHEAD]) * SPLAT_WIDTH
+                prefetch(flat, ahead)  # pyright: ignore[reportCallIssue]
             _collect(splats[items[position]], left, top, buffer, lanes, grad_depth)
             _fold(lanes, sums[position])
-            if (position - begin) % _CHECK_EVERY == _CHECK_EVERY - 1 and _opaque(buffer):
+            if (position - begin) % CHECK_EVERY == CHECK_EVERY - 1 and is_opaque(buffer):
                 break
 
 
@@ -132,16 +139,16 @@ def _fill_planes(
     height, width = alpha.shape
     step_y, step_x = min(background.shape[0] - 1, 1), min(background.shape[1] - 1, 1)
     alpha_y, alpha_x = min(grad_alpha.shape[0] - 1, 1), min(grad_alpha.shape[1] - 1, 1)
-    buffer[:_PIXELS] = _ONE
-    buffer[_PIXELS:] = _ZERO
+    buffer[:PIXELS] = _ONE
+    buffer[PIXELS:] = _ZERO
     for y in range(top, min(top + TILE, height)):
         for x in range(left, min(left + TILE, width)):
-            i = np.uint64(_place(x - left, y - top))
+            i = np.uint64(pixel_place(x - left, y - top))
             by_alpha = grad_alpha[y * alpha_y, x * alpha_x]
             rest = by_alpha * alpha[y, x]
             for c in range(3):
                 by_color, behind = grad_rgb[y, x, c], background[y * step_y, x * step_x, c]
-                buffer[i + np.uint64((c + 2) * _PIXELS)] = by_color
+                buffer[i + np.uint64((c + 2) * PIXELS)] = by_color
                 rest += by_color * (rgb[y, x, c] - behind)
                 by_alpha -= by_color * behind
             if grad_depth is not None and alpha[y, x] > _ZERO:
@@ -158,18 +165,18 @@ def _collect(splat, left, top, buffer, lanes, grad_depth):  # pragma: no cover -
 
     The error model matters: a division that may raise keeps loops from being vectorised.
     """
-    mx, my, a, b, c, peak = _shape(splat, left, top)
+    mx, my, a, b, c, peak = splat_shape(splat, left, top)
     red, green, blue, z = splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH]
-    half_0, half_1, pair_0, pair_1 = _blocks(splat, mx, my)
+    half_0, half_1, pair_0, pair_1 = reached_blocks(splat, mx, my)
     for half in range(half_0, half_1):
         dx = np.float32(half * 8) - mx
         for pair in range(pair_0, pair_1):
             dy = np.float32(pair * 2) - my
-            block = np.uint64(half * (_PIXELS // 2) + pair * _LANES)
-            for lane in range(_LANES):
+            block = np.uint64(half * (PIXELS // 2) + pair * LANES)
+            for lane in range(LANES):
                 at = np.uint64(lane)
                 i = block + at
-                alpha = _lane_alpha(lane, dx, dy, a, b, c, peak)
+                alpha = lane_alpha(lane, dx, dy, a, b, c, peak)
                 share = (
                     red * buffer[i + _BY_RED]
                     + green * buffer[i + _BY_GREEN]
@@ -195,7 +202,7 @@ def _collect(splat, left, top, buffer, lanes, grad_depth):  # pragma: no cover -
                 lanes[at + _L_BLUE] += weight * buffer[i + _BY_BLUE]
                 if grad_depth is not None:
                     lanes[at + _L_DEPTH] += weight * buffer[i + _BY_DEPTH]
-        for lane in range(_LANES):
+        for lane in range(LANES):
             at = np.uint64(lane)
             x = dx + np.float32(lane & 7)
             g, gy = lanes[at + _L_HALF], lanes[at + _L_HALF_Y]
@@ -213,9 +220,9 @@ def _fold(lanes, sums):  # pragma: no cover - compiled
     """Add up the lanes of each of the ten sums and set them to zero."""
     for k in range(NUM_SUMS):
         total = _ZERO
-        for lane in range(_LANES):
-            total += lanes[np.uint64(k * _LANES + lane)]
-            lanes[np.uint64(k * _LANES + lane)] = _ZERO
+        for lane in range(LANES):
+            total += lanes[np.uint64(k * LANES + lane)]
+            lanes[np.uint64(k * LANES + lane)] = _ZERO
         sums[k] = total
 
 

@@ -42,9 +42,9 @@ from vasa3d.kernels.projection import (
 )
 
 STOP_TRANSMITTANCE = np.float32(1e-4)
-_CHECK_EVERY = 16
-"""Splats between two looks at whether the tile is already opaque."""
-_FETCH_AHEAD = 8
+CHECK_EVERY = 16
+"""Splats between two looks at whether a tile is already opaque."""
+FETCH_AHEAD = 8
 """Splats between asking for one and blending it."""
 
 _CAP, _ZERO, _HALF, _ONE, _BYTE = (np.float32(v) for v in (ALPHA_CAP, 0.0, 0.5, 1.0, 255.0))
@@ -54,18 +54,20 @@ _LOG_FLOOR = np.float32(math.log(ALPHA_FLOOR) / 8.0)
 _E0, _E1, _E2, _E3, _E4 = (
     np.float32(v) for v in (0.99999728, 0.99982466, 0.498105, 0.15923827, 0.02921248)
 )
-_PIXELS = TILE * TILE
-_LANES = 16
+PIXELS = TILE * TILE
+"""Pixels of a tile, and values of a plane."""
+LANES = 16
+"""Pixels of a block."""
 _LAST_LEFT, _FIRST_RIGHT = np.float32(7.0), np.float32(8.0)
-_PLANE_1, _PLANE_2, _PLANE_3, _PLANE_4 = (np.uint64(k * _PIXELS) for k in (1, 2, 3, 4))
-_LANES_1, _LANES_2, _LANES_3 = (np.uint64(4 * _PIXELS + k * _LANES) for k in (0, 1, 2))
+_PLANE_1, _PLANE_2, _PLANE_3, _PLANE_4 = (np.uint64(k * PIXELS) for k in (1, 2, 3, 4))
+_LANES_1, _LANES_2, _LANES_3 = (np.uint64(4 * PIXELS + k * LANES) for k in (0, 1, 2))
 # No value here is NaN: projection skips such Gaussians. Sums keep their order.
 _FAST = {"contract", "nnan", "nsz"}
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _shape(splat, left, top):  # pragma: no cover - compiled
-    """Mean in a tile's pixel indices, conic / -8 and ln(opacity) / 8, for ``_lane_alpha``."""
+def splat_shape(splat, left, top):  # pragma: no cover - compiled
+    """Mean in a tile's pixel indices, conic / -8 and ln(opacity) / 8, for ``lane_alpha``."""
     return (
         splat[MEAN_X] - np.float32(left) - _HALF,
         splat[MEAN_Y] - np.float32(top) - _HALF,
@@ -77,7 +79,7 @@ def _shape(splat, left, top):  # pragma: no cover - compiled
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _lane_alpha(lane, dx, dy, a, b, c, peak):  # pragma: no cover - compiled
+def lane_alpha(lane, dx, dy, a, b, c, peak):  # pragma: no cover - compiled
     """Alpha of a splat at a pixel of a block; (dx, dy) leads from its mean to the first pixel."""
     x = dx + np.float32(lane & 7)
     y = dy + np.float32(lane >> 3)
@@ -90,13 +92,13 @@ def _lane_alpha(lane, dx, dy, a, b, c, peak):  # pragma: no cover - compiled
 
 
 @njit(nogil=True, cache=True)
-def _place(x, y):  # pragma: no cover - compiled
+def pixel_place(x, y):  # pragma: no cover - compiled
     """Index of a tile's pixel in a plane."""
-    return (x >> 3) * (_PIXELS // 2) + y * 8 + (x & 7)
+    return (x >> 3) * (PIXELS // 2) + y * 8 + (x & 7)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _blocks(splat, mx, my):  # pragma: no cover - compiled
+def reached_blocks(splat, mx, my):  # pragma: no cover - compiled
     """Halves and pairs of rows of a tile that a splat reaches, both as first and one past last."""
     ex, ey = splat[EXTENT_X], splat[EXTENT_Y]
     left = 1 if mx - ex > _LAST_LEFT else 0
@@ -107,10 +109,10 @@ def _blocks(splat, mx, my):  # pragma: no cover - compiled
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _opaque(buffer):  # pragma: no cover - compiled
+def is_opaque(buffer):  # pragma: no cover - compiled
     """Whether no pixel of a tile lets more than ``STOP_TRANSMITTANCE`` through."""
     open_pixels = 0  # counting is what compilers turn into vector instructions; a maximum is not
-    for i in range(_PIXELS):
+    for i in range(PIXELS):
         open_pixels += 1 if buffer[np.uint64(i)] > STOP_TRANSMITTANCE else 0
     return open_pixels == 0
 
@@ -118,17 +120,17 @@ def _opaque(buffer):  # pragma: no cover - compiled
 @njit(nogil=True, cache=True, fastmath=_FAST)
 def _blend_splat(splat, left, top, buffer, depth):  # pragma: no cover - compiled
     """Blend one splat into a tile's planes; ``depth`` is ``None`` without a depth plane."""
-    mx, my, a, b, c, peak = _shape(splat, left, top)
+    mx, my, a, b, c, peak = splat_shape(splat, left, top)
     red, green, blue, z = splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH]
-    half_0, half_1, pair_0, pair_1 = _blocks(splat, mx, my)
+    half_0, half_1, pair_0, pair_1 = reached_blocks(splat, mx, my)
     for half in range(half_0, half_1):
         dx = np.float32(half * 8) - mx
         for pair in range(pair_0, pair_1):
             dy = np.float32(pair * 2) - my
-            block = np.uint64(half * (_PIXELS // 2) + pair * _LANES)
-            for lane in range(_LANES):
+            block = np.uint64(half * (PIXELS // 2) + pair * LANES)
+            for lane in range(LANES):
                 i = block + np.uint64(lane)
-                alpha = _lane_alpha(lane, dx, dy, a, b, c, peak)
+                alpha = lane_alpha(lane, dx, dy, a, b, c, peak)
                 weight = alpha * buffer[i]
                 buffer[i] -= weight
                 buffer[i + _PLANE_1] += weight * red
@@ -144,10 +146,10 @@ def _blend(items, splats, left, top, buffer, depth):  # pragma: no cover - compi
     flat = splats.reshape(-1)
     for position in range(len(items)):
         # The order in depth is no order in memory: without this every splat is waited for.
-        if position + _FETCH_AHEAD < len(items):
-            prefetch(flat, np.intp(items[position + _FETCH_AHEAD]) * SPLAT_WIDTH)
+        if position + FETCH_AHEAD < len(items):
+            prefetch(flat, np.intp(items[position + FETCH_AHEAD]) * SPLAT_WIDTH)
         _blend_splat(splats[items[position]], left, top, buffer, depth)
-        if position % _CHECK_EVERY == _CHECK_EVERY - 1 and _opaque(buffer):
+        if position % CHECK_EVERY == CHECK_EVERY - 1 and is_opaque(buffer):
             break
 
 
@@ -172,23 +174,23 @@ def composite_tiles(
     """
     height, width = alpha.shape
     step_y, step_x = min(background.shape[0] - 1, 1), min(background.shape[1] - 1, 1)
-    buffer = np.empty((4 if depth is None else 5) * _PIXELS, np.float32)
+    buffer = np.empty((4 if depth is None else 5) * PIXELS, np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-        buffer[:_PIXELS] = _ONE
-        buffer[_PIXELS:] = _ZERO
+        buffer[:PIXELS] = _ONE
+        buffer[PIXELS:] = _ZERO
         _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, depth)
         for y in range(top, min(top + TILE, height)):
             for x in range(left, min(left + TILE, width)):
-                i = _place(x - left, y - top)
+                i = pixel_place(x - left, y - top)
                 rest = buffer[i]
                 alpha[y, x] = _ONE - rest
                 for c in range(3):
                     behind = background[y * step_y, x * step_x, c]
-                    rgb[y, x, c] = buffer[(c + 1) * _PIXELS + i] + rest * behind
+                    rgb[y, x, c] = buffer[(c + 1) * PIXELS + i] + rest * behind
                 if depth is not None:
-                    depth[y, x] = buffer[4 * _PIXELS + i] / (_ONE - rest) if rest < _ONE else _ZERO
+                    depth[y, x] = buffer[4 * PIXELS + i] / (_ONE - rest) if rest < _ONE else _ZERO
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
@@ -210,28 +212,28 @@ def composite_bytes(
             that are not premultiplied.
     """
     height, width = picture.shape[:2]
-    buffer = np.empty(4 * _PIXELS, np.float32)
+    buffer = np.empty(4 * PIXELS, np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-        buffer[:_PIXELS] = _ONE
-        buffer[_PIXELS:] = _ZERO
+        buffer[:PIXELS] = _ONE
+        buffer[PIXELS:] = _ZERO
         _blend(items[offsets[index] : offsets[index + 1]], splats, left, top, buffer, None)
         for y in range(top, min(top + TILE, height)):
             for x in range(left, min(left + TILE, width)):
-                i = _place(x - left, y - top)
+                i = pixel_place(x - left, y - top)
                 rest = buffer[i]
                 if background is None:
                     covered = _ONE - rest
                     scale = _BYTE / covered if covered > _ZERO else _ZERO
                     for c in range(3):
-                        value = buffer[(c + 1) * _PIXELS + i] * scale + _HALF
+                        value = buffer[(c + 1) * PIXELS + i] * scale + _HALF
                         picture[y, x, c] = np.uint8(min(max(value, _ZERO), _BYTE))
                     picture[y, x, 3] = np.uint8(covered * _BYTE + _HALF)
                 else:
                     row, column = min(y, len(background) - 1), min(x, background.shape[1] - 1)
                     for c in range(3):
-                        value = buffer[(c + 1) * _PIXELS + i] + rest * background[row, column, c]
+                        value = buffer[(c + 1) * PIXELS + i] + rest * background[row, column, c]
                         value = value * _BYTE + _HALF
                         picture[y, x, c] = np.uint8(min(max(value, _ZERO), _BYTE))
 
@@ -254,40 +256,40 @@ def adjoint_tiles(
         sums: (I, 3) float32 output, zero where a tile stopped before the item.
     """
     height, width = image.shape[:2]
-    buffer = np.empty(4 * _PIXELS + 3 * _LANES, np.float32)
+    buffer = np.empty(4 * PIXELS + 3 * LANES, np.float32)
     for index in range(start, stop):
         tile = first_tile + index
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-        buffer[:_PIXELS] = _ONE
-        buffer[_PIXELS:] = _ZERO
+        buffer[:PIXELS] = _ONE
+        buffer[PIXELS:] = _ZERO
         for y in range(top, min(top + TILE, height)):
             for x in range(left, min(left + TILE, width)):
-                i = _place(x - left, y - top)
+                i = pixel_place(x - left, y - top)
                 for c in range(3):
-                    buffer[(c + 1) * _PIXELS + i] = image[y, x, c]
+                    buffer[(c + 1) * PIXELS + i] = image[y, x, c]
         sums[offsets[index] : offsets[index + 1]] = _ZERO
         for position in range(offsets[index], offsets[index + 1]):
             _weigh(splats[items[position]], left, top, buffer)
             for c in range(3):
-                sums[position, c] = _take_lanes(buffer, 4 * _PIXELS + c * _LANES)
-            if (position - offsets[index]) % _CHECK_EVERY == _CHECK_EVERY - 1 and _opaque(buffer):
+                sums[position, c] = _take_lanes(buffer, 4 * PIXELS + c * LANES)
+            if (position - offsets[index]) % CHECK_EVERY == CHECK_EVERY - 1 and is_opaque(buffer):
                 break
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
 def _weigh(splat, left, top, buffer):  # pragma: no cover - compiled
     """Add weight times image lane by lane to the buffer's end, and take the weight from T."""
-    mx, my, a, b, c, peak = _shape(splat, left, top)
-    half_0, half_1, pair_0, pair_1 = _blocks(splat, mx, my)
+    mx, my, a, b, c, peak = splat_shape(splat, left, top)
+    half_0, half_1, pair_0, pair_1 = reached_blocks(splat, mx, my)
     for half in range(half_0, half_1):
         dx = np.float32(half * 8) - mx
         for pair in range(pair_0, pair_1):
             dy = np.float32(pair * 2) - my
-            block = np.uint64(half * (_PIXELS // 2) + pair * _LANES)
-            for lane in range(_LANES):
+            block = np.uint64(half * (PIXELS // 2) + pair * LANES)
+            for lane in range(LANES):
                 at = np.uint64(lane)
                 i = block + at
-                alpha = _lane_alpha(lane, dx, dy, a, b, c, peak)
+                alpha = lane_alpha(lane, dx, dy, a, b, c, peak)
                 weight = alpha * buffer[i]
                 buffer[i] -= weight
                 buffer[at + _LANES_1] += weight * buffer[i + _PLANE_1]
@@ -302,7 +304,7 @@ def _take_lanes(buffer, first):  # pragma: no cover - compiled
         for lane in range(step):
             buffer[first + lane] += buffer[first + lane + step]
     total = buffer[first]
-    buffer[first : first + _LANES] = _ZERO
+    buffer[first : first + LANES] = _ZERO
     return total
 
 
