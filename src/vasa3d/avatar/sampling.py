@@ -65,7 +65,7 @@ def cut_cells(image: F32, weight: F32, importance: F32, budget: int, coarsest: i
     errors = [_cell_errors(image, weight, importance, side) for side in levels]
     used = [_block_sum(weight, side) > 0.05 * side * side for side in levels]
     low, high = 1e-7, 1e3
-    for _ in range(24):
+    for _ in range(16):
         middle = float(np.sqrt(low * high))
         if sum(int(m.sum()) for m in _leaves(errors, used, middle)) > budget:
             low = middle
