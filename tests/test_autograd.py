@@ -199,6 +199,7 @@ def test_skipped_gaussians_have_no_gradients(values: dict) -> None:
         {"opacities": np.inf},
         {"opacities": 1.0 / 255.0},
         {"colors": (1e20, 0, 0)},
+        {"colors": (3e36, 0, 0)},
     ],
 )
 def test_giant_thin_and_grazing_gaussians_have_finite_gradients(

@@ -381,7 +381,7 @@ def _differentiate_one(
     by_cov = _size(h0, h1, h2, l0, l1, l2) * _size(u0, u1, u2, v0, v1, v2)
     by_place = _size(d0, d1, d2, d_depth, dsx, dsy) * (1.0 + abs(x) + abs(y) + abs(z))
     by_axes = _size(e0, e1, e2, f0, f1, f2) * (1.0 + abs(sx) + abs(sy))
-    return by_cov + by_place + by_axes <= LARGEST
+    return by_cov + by_place + by_axes + abs(g) <= LARGEST
 
 
 @njit(nogil=True, cache=True)
