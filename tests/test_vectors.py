@@ -24,19 +24,19 @@ else:
 kernel = njit(**{**source.targetoptions, "cache": False})(source.py_func)
 kernel.compile(types_of)
 assembly = kernel.inspect_asm(kernel.signatures[0])
-print(*(assembly.count(name) for name in ("zmm", "ymm", "vfmadd")))
+print(*(assembly.count(name) for name in ("zmm", "ymm", "vfmadd", "vdivps")))
 """
 
 
-def count_registers(kernel: str, **target: str) -> tuple[int, int, int]:
-    """Mentions of 512-bit and 256-bit registers and of fused multiply-adds."""
+def count_registers(kernel: str, **target: str) -> tuple[int, int, int, int]:
+    """Mentions of 512-bit and 256-bit registers, fused multiply-adds and divisions of vectors."""
     result = subprocess.run(
         [sys.executable, "-c", COMPILE, kernel], capture_output=True, text=True, timeout=300,
         env=os.environ | target,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    zmm, ymm, fused = (int(word) for word in result.stdout.split())
-    return zmm, ymm, fused
+    zmm, ymm, fused, divided = (int(word) for word in result.stdout.split())
+    return zmm, ymm, fused, divided
 
 
 @pytest.mark.parametrize("kernel", ["drawing", "derivative"])
@@ -44,19 +44,23 @@ def test_this_processor_gets_its_widest_vectors(kernel: str) -> None:
     features = binding.get_host_cpu_features()
     if not features.get("avx2"):
         pytest.skip("this processor has neither AVX2 nor AVX-512")
-    zmm, ymm, fused = count_registers(kernel)
+    zmm, ymm, fused, divided = count_registers(kernel)
     # Compilers keep to 256 bits on Intel's AVX-512, whose clock falls with wider vectors.
     if features.get("avx512f") and binding.get_host_cpu_name().startswith("znver"):
         assert zmm > 50
     assert zmm + ymm > 50
     assert fused >= 10
+    # Only the derivative divides, and only in its inner loop.
+    assert (divided > 0) == (kernel == "derivative")
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs an x86 compiler")
 @pytest.mark.parametrize("kernel", ["drawing", "derivative"])
 @pytest.mark.parametrize(("name", "wide"), [("znver4", True), ("znver3", False)])
 def test_known_processors_get_their_widest_vectors(kernel: str, name: str, wide: bool) -> None:
-    zmm, ymm, fused = count_registers(kernel, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES="")
+    zmm, ymm, fused, divided = count_registers(kernel, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES="")
     assert (zmm > 50) == wide
     assert zmm + ymm > 50
     assert fused >= 10
+    # Only the derivative divides, and only in its inner loop.
+    assert (divided > 0) == (kernel == "derivative")
