@@ -144,6 +144,14 @@ def test_overwriting_an_input_before_the_backward_is_noticed() -> None:
         drawn.rgb.sum().backward()
 
 
+def test_second_derivatives_are_refused() -> None:
+    leaves = [value.clone().requires_grad_() for value in cloud(20)]
+    loss = (render_tensors(*leaves, camera()).rgb ** 2).sum()
+    (slope,) = torch.autograd.grad(loss, leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 def test_no_gaussians_have_no_gradients() -> None:
     view, behind = camera(), torch.rand(HEIGHT, WIDTH, 3)
     leaves = [value.requires_grad_() for value in (*cloud(0), behind)]

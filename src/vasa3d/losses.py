@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 
 from vasa3d.kernels.similarity import (
     MARGIN,
@@ -127,6 +128,7 @@ class _Ssim(torch.autograd.Function):
         return picture.new_tensor(similarity.sum() / target.total)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         (picture,), target = ctx.saved_tensors, ctx.target
         x, scale = _rows(picture), np.float32(float(grads[0]) / target.total)

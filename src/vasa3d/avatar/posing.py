@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 
 from vasa3d.kernels.posing import differentiate_posing, pose_gaussians
 from vasa3d.kernels.shapes import differentiate_shapes, shape_covariances
@@ -94,6 +95,7 @@ class _Shape(torch.autograd.Function):
         return torch.from_numpy(covariances)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         quats, scales = (_array(value) for value in ctx.saved_tensors)
         by_quats, by_scales = np.empty_like(quats), np.empty_like(scales)
@@ -124,6 +126,7 @@ class _Pose(torch.autograd.Function):
         return torch.from_numpy(posed), torch.from_numpy(turned)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         triangles, layer_weights = ctx.binding
         means, covariances, triangle_maps, joint_maps = (_array(v) for v in ctx.saved_tensors)

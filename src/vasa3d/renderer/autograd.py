@@ -2,6 +2,10 @@
 
 The picture is that of ``drawing``, to the last bit; the derivative is that of ``kernels.gradients``.
 Nothing depends on the number of threads.
+
+A loop that draws and differentiates should give torch itself one thread (``torch.set_num_threads(1)``):
+torch's workers keep spinning for a while after each of its operations, and so take the processors
+from these kernels; on two of them that costs a third of the time.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 
 from vasa3d.kernels.gradients import (
     NUM_SUMS,
@@ -145,6 +150,7 @@ class _Render(torch.autograd.Function):
         return rgb, alpha, depth
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         drawn: _Drawn = ctx.drawn
         rgb, alpha, depth = (_array(v) for v in ctx.saved_tensors[:3])
