@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vasa3d.avatar.avatar import Avatar
-from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VasResidual, mix_mood
+from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VAS_INPUTS, VasResidual, mix_mood
 from vasa3d.geometry.covariances import build_covariances
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.head import load_head
@@ -160,7 +160,7 @@ def with_residual(avatar: Avatar, column: int, size: float, channel: int = -1) -
     """One mode that changes one attribute of every Gaussian, driven by a channel; -1 = always."""
     modes = np.zeros((1, len(avatar.gaussians), VAS_ATTRIBUTES), np.float32)
     modes[:, :, column] = size
-    mixing = np.zeros((1, NUM_CHANNELS + 1), np.float32)
+    mixing = np.zeros((1, VAS_INPUTS), np.float32)
     mixing[0, channel] = 1.0
     return replace(avatar, vas=VasResidual(modes, mixing))
 
@@ -211,7 +211,7 @@ def test_parts_that_do_not_fit_are_refused(avatar) -> None:
         {"mood": avatar.mood[:-1]},
         {
             "vas": VasResidual(
-                np.zeros((1, 3, VAS_ATTRIBUTES), np.float32), np.zeros((1, 53), np.float32)
+                np.zeros((1, 3, VAS_ATTRIBUTES), np.float32), np.zeros((1, VAS_INPUTS), np.float32)
             )
         },
         {"gaussians": replace(g, triangles=g.triangles + np.int32(10**6))},

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vasa3d.avatar.deformation import (
     NECK_SHARE,
     VAS_ATTRIBUTES,
+    VAS_INPUTS,
     VasResidual,
     base_deformation,
     mix_mood,
@@ -131,7 +132,7 @@ def test_no_residual_has_rank_zero() -> None:
 
 @pytest.mark.parametrize(
     ("modes", "mixing"),
-    [((2, 7, VAS_ATTRIBUTES - 1), (2, 53)), ((2, 7, VAS_ATTRIBUTES), (3, 53)), ((2, 7), (2, 53))],
+    [((2, 7, VAS_ATTRIBUTES - 1), (2, VAS_INPUTS)), ((2, 7, VAS_ATTRIBUTES), (3, VAS_INPUTS)), ((2, 7), (2, VAS_INPUTS))],
 )
 def test_a_residual_that_does_not_fit_is_refused(modes, mixing) -> None:
     with pytest.raises(ValueError, match=r"modes|mixing"):

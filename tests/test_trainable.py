@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vasa3d.customisation.trainable import TrainableAvatar
+from vasa3d.customisation.trainable import Pose, TrainableAvatar
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
 from vasa3d.losses import l1
 from vasa3d.renderer import render_cloud
@@ -14,7 +14,7 @@ WHITE = torch.ones(3)
 def test_untouched_parameters_draw_and_give_back_the_avatar(avatar) -> None:
     trained = TrainableAvatar(avatar)
     camera, latents = avatar.camera.resized(128, 128), avatar.photo_latents
-    drawn = trained.draw(avatar.pose_maps(latents), camera, WHITE).rgb.detach().numpy()
+    drawn = trained.draw(Pose.of(avatar, latents), camera, WHITE).rgb.detach().numpy()
     wanted = render_cloud(avatar.pose(latents), camera, background=np.ones(3, np.float32)).rgb
     assert np.quantile(np.abs(drawn - wanted), 0.999) < 1.0 / 255.0
     back = trained.to_avatar().gaussians
@@ -25,7 +25,7 @@ def test_untouched_parameters_draw_and_give_back_the_avatar(avatar) -> None:
 
 
 def test_steps_bring_disturbed_gaussians_back_towards_the_picture(avatar) -> None:
-    camera, maps = avatar.camera.resized(128, 128), avatar.pose_maps(avatar.photo_latents)
+    camera, maps = avatar.camera.resized(128, 128), Pose.of(avatar, avatar.photo_latents)
     trained = TrainableAvatar(avatar)
     with torch.no_grad():
         wanted = trained.draw(maps, camera, WHITE).rgb
@@ -47,7 +47,7 @@ def test_steps_bring_disturbed_gaussians_back_towards_the_picture(avatar) -> Non
 
 
 def test_a_step_is_the_same_with_every_number_of_threads(avatar) -> None:
-    camera, maps = avatar.camera.resized(96, 96), avatar.pose_maps(avatar.photo_latents)
+    camera, maps = avatar.camera.resized(96, 96), Pose.of(avatar, avatar.photo_latents)
     before, results = get_num_threads(), []
     for threads in (1, 2):
         set_num_threads(threads)

@@ -16,6 +16,7 @@ from vasa3d.avatar.deformation import (
     VasResidual,
     base_deformation,
     mix_mood,
+    residual_inputs,
     unmix_mood,
 )
 from vasa3d.avatar.gaussians import Gaussians
@@ -131,7 +132,7 @@ class Avatar:
             The posed cloud.
         """
         triangle_maps, joint_maps = self.pose_maps(latents, frame)
-        canonical = self.canonical_cloud(latents.dyn[frame])
+        canonical = self.canonical_cloud(latents, frame)
         out_means = np.empty_like(canonical.means)
         out_covariances = np.empty_like(canonical.covariances)
         pose_gaussians(
@@ -150,6 +151,15 @@ class Avatar:
         Returns:
             Maps (F, 3, 4) of the head's triangles and (J, 3, 4) of its joints, canonical to world space.
         """
+        vertices, joint_maps = self._posed_head(latents, frame)
+        return triangle_affines(self.canonical_vertices, vertices, self.head.faces), joint_maps
+
+    def posed_vertices(self, latents: MotionLatents, frame: int = 0) -> F32:
+        """(V, 3) the head's mesh in one frame of motion, world metres."""
+        return self._posed_head(latents, frame)[0]
+
+    def _posed_head(self, latents: MotionLatents, frame: int) -> tuple[F32, F32]:
+        """Vertices (V, 3) and joint maps (J, 3, 4)."""
         one = MotionLatents(
             latents.dyn[frame : frame + 1], latents.pose[frame : frame + 1], latents.fps
         )
@@ -157,16 +167,13 @@ class Avatar:
         joints, translation = params.joints[0], params.translation[0]
         vertices = self.personal_head.vertices(params.expression[0], joints, translation)
         transforms = self.personal_head.joint_transforms(joints, translation)
-        return (
-            triangle_affines(self.canonical_vertices, vertices, self.head.faces),
-            np.ascontiguousarray(transforms[:, :3], np.float32),
-        )
+        return vertices, np.ascontiguousarray(transforms[:, :3], np.float32)
 
-    def canonical_cloud(self, dyn: F32) -> GaussianCloud:
-        """The Gaussians in canonical space, with the VAS residual of one latent (D,)."""
+    def canonical_cloud(self, latents: MotionLatents, frame: int = 0) -> GaussianCloud:
+        """The Gaussians in canonical space, with the VAS residual of one frame of motion."""
         if self.vas.rank == 0:
             return self._still
-        weights = self.vas.mixing @ np.append(dyn, np.float32(1.0))
+        weights = self.vas.mixing @ residual_inputs(latents, frame)
         delta = np.tensordot(weights, self.vas.modes, 1)
         g = self.gaussians
         return GaussianCloud(

@@ -18,11 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vasa3d.head import ArkitHead, eye_rotations
-from vasa3d.types import ARKIT_CHANNELS, F32, HeadParams, MotionLatents, check_array
-
-NECK_SHARE = 0.45
-"""Fraction of a head rotation that happens at the base of the neck; the rest happens at the skull."""
+from vasa3d.head import NECK_SHARE, ArkitHead, eye_rotations
+from vasa3d.types import ARKIT_CHANNELS, F32, NUM_CHANNELS, HeadParams, MotionLatents, check_array
 
 _MOOD_SHARE = {
     "mouthSmile": 0.35, "mouthDimple": 0.35, "mouthFrown": 0.35, "cheekSquint": 0.4, "cheekPuff": 0.0,
@@ -34,6 +31,8 @@ part the lips, so little is left of noseSneer, which draws the upper lip up by 6
 _MOOD_LIMIT = 0.6
 VAS_ATTRIBUTES = 14
 """Residual of one Gaussian: mean 3, rotation 4, log scale 3, colour 3, opacity 1."""
+VAS_INPUTS = NUM_CHANNELS + 6 + 1
+"""What weighs the modes: the channels of ``dyn``, the six numbers of ``pose``, and 1."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class VasResidual:
 
     Attributes:
         modes: (R, N, 14) float32 change of mean (metres), quaternion, log scale, colour and opacity per mode.
-        mixing: (R, D + 1) float32 linear map from dyn latents and 1 to the weight of each mode.
+        mixing: (R, VAS_INPUTS) float32 linear map from ``residual_inputs`` to the weight of each mode.
     """
 
     modes: F32
@@ -50,19 +49,25 @@ class VasResidual:
 
     def __post_init__(self) -> None:
         check_array("modes", self.modes, (None, None, VAS_ATTRIBUTES))
-        check_array("mixing", self.mixing, (len(self.modes), None))
+        check_array("mixing", self.mixing, (len(self.modes), VAS_INPUTS))
 
     @staticmethod
     def zero(num_gaussians: int) -> VasResidual:
         """No residual."""
         return VasResidual(
             np.zeros((0, num_gaussians, VAS_ATTRIBUTES), np.float32),
-            np.zeros((0, len(ARKIT_CHANNELS) + 1), np.float32),
+            np.zeros((0, VAS_INPUTS), np.float32),
         )
 
     @property
     def rank(self) -> int:
         return len(self.modes)
+
+
+def residual_inputs(latents: MotionLatents, frame: int = 0) -> F32:
+    """(VAS_INPUTS,) float32 that one frame of motion gives to the VAS residual; translation counts in decimetres."""
+    pose = latents.pose[frame] * np.array([1, 1, 1, 10, 10, 10], np.float32)
+    return np.concatenate([latents.dyn[frame], pose, np.ones(1, np.float32)])
 
 
 def mood_of(expression: F32) -> F32:

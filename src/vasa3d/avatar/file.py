@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from vasa3d import __version__
 from vasa3d.avatar.avatar import Avatar
-from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VasResidual
+from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VAS_INPUTS, VasResidual
 from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.errors import AvatarFileError
 from vasa3d.files import atomic_file, input_file
@@ -109,6 +109,7 @@ def encode(avatar: Avatar) -> Tensors:
     # Largest component 127, and rows of weights that sum to 255: so a loaded avatar is saved unchanged.
     quats = g.quats * (127 / np.abs(g.quats).max(1, keepdims=True))
     weights = np.round(np.cumsum(g.layer_weights, axis=1) * 255)
+    mode_reach = np.maximum(np.abs(avatar.vas.modes).max(1, initial=0.0), 1e-9)
     return {
         "identity": avatar.identity,
         "offsets": np.round(avatar.offsets / reach * 32767).astype(np.int16),
@@ -124,7 +125,8 @@ def encode(avatar: Avatar) -> Tensors:
         "colors": np.round(np.clip(g.colors, 0, 1) * 255).astype(np.uint8),
         "triangles": g.triangles.astype(np.int32),
         "layer_weights": np.diff(weights, axis=1, prepend=0).astype(np.uint8),
-        "vas_modes": avatar.vas.modes.astype(np.float16),
+        "vas_modes": np.round(avatar.vas.modes / mode_reach[:, None] * 127).astype(np.int8),
+        "vas_reach": mode_reach.astype(np.float32),
         "vas_mixing": avatar.vas.mixing,
         "background": avatar.background_bytes,
     }
@@ -172,7 +174,8 @@ def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avat
         triangles=triangles,
         layer_weights=weights / total,
     )
-    vas_shape = (None, count, VAS_ATTRIBUTES)
+    modes = _tensor(tensors, "vas_modes", (None, count, VAS_ATTRIBUTES), np.int8)
+    mode_reach = _tensor(tensors, "vas_reach", (len(modes), VAS_ATTRIBUTES), np.float32)
     return Avatar(
         identity=identity,
         offsets=_tensor(tensors, "offsets", (None, 3), np.int16).astype(np.float32)
@@ -185,8 +188,8 @@ def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avat
         camera=camera,
         gaussians=gaussians,
         vas=VasResidual(
-            _tensor(tensors, "vas_modes", vas_shape, np.float16).astype(np.float32),
-            _tensor(tensors, "vas_mixing", (None, NUM_CHANNELS + 1), np.float32),
+            modes * (mode_reach[:, None] / np.float32(127)),
+            _tensor(tensors, "vas_mixing", (len(modes), VAS_INPUTS), np.float32),
         ),
         background_bytes=background,
         provenance=provenance,

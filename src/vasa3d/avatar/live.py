@@ -126,7 +126,7 @@ class LiveView:
             np.ascontiguousarray(joint_maps, np.float32),
         )
         self._splats = project_cloud(
-            avatar.canonical_cloud(one.dyn[0]), view, self._config,
+            avatar.canonical_cloud(one), view, self._config,
             binding=binding, reuse=self._splats,
         )  # fmt: skip
         done("project")

@@ -1,4 +1,4 @@
-"""An avatar's Gaussians as parameters of an optimisation.
+"""An avatar's Gaussians and its VAS residual as parameters of an optimisation.
 
 Each attribute is stored so that steps of plain size suit it: means in metres, rotations and colours
 as they are, scales as logarithms, opacities as logits. The mesh that carries them is constant.
@@ -12,12 +12,15 @@ import numpy as np
 import torch
 
 from vasa3d.avatar.avatar import Avatar
+from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VAS_INPUTS, VasResidual, residual_inputs
 from vasa3d.avatar.posing import covariances_from, pose_tensors
 from vasa3d.renderer.autograd import RenderedTensors, render_tensors
-from vasa3d.types import F32, Camera
+from vasa3d.types import F32, Camera, MotionLatents
 
 OPACITY_RANGE = (0.004, 0.99)
 """Opacities that logits stand for: those at which a splat is drawn and not capped."""
+RESIDUAL_UNITS = (1e-4,) * 3 + (0.02,) * 4 + (0.02,) * 3 + (0.01,) * 3 + (0.02,)
+"""Plain size of a change of mean (metres), quaternion, log scale, colour and opacity."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,26 @@ class LearningRates:
     quats: float = 2e-3
     logits: float = 2e-2
     colors: float = 3e-3
+    modes: float = 5e-2
+    mixing: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One frame of motion, ready for an optimisation.
+
+    Attributes:
+        maps: Of ``Avatar.pose_maps``.
+        inputs: Of ``residual_inputs``.
+    """
+
+    maps: tuple[F32, F32]
+    inputs: F32
+
+    @staticmethod
+    def of(avatar: Avatar, latents: MotionLatents, frame: int = 0) -> Pose:
+        """The pose of an avatar in one frame of motion."""
+        return Pose(avatar.pose_maps(latents, frame), residual_inputs(latents, frame))
 
 
 class TrainableAvatar:
@@ -36,9 +59,11 @@ class TrainableAvatar:
 
     Args:
         avatar: Where to start from.
+        rank: Modes of the VAS residual, 0 for none; an avatar's own residual goes on if it has this rank.
+        seed: Of the first mixing of the modes.
     """
 
-    def __init__(self, avatar: Avatar) -> None:
+    def __init__(self, avatar: Avatar, rank: int = 0, seed: int = 0) -> None:
         self._avatar = avatar
         g = avatar.gaussians
         opacities = np.clip(g.opacities, *OPACITY_RANGE)
@@ -47,53 +72,94 @@ class TrainableAvatar:
         self.quats = _parameter(g.quats)
         self.logits = _parameter(np.log(opacities / (1.0 - opacities)))
         self.colors = _parameter(g.colors)
+        self._units = torch.tensor(RESIDUAL_UNITS)
+        if avatar.vas.rank == rank:
+            modes, mixing = avatar.vas.modes / np.float32(RESIDUAL_UNITS), avatar.vas.mixing
+        else:
+            # Modes start at nothing, so the mixing decides what each will be for.
+            modes = np.zeros((rank, len(g), VAS_ATTRIBUTES), np.float32)
+            mixing = np.random.default_rng(seed).normal(0.0, 1.0, (rank, VAS_INPUTS))
+            mixing[:, -1] = 0.0  # what never changes is the base's
+        self.modes = _parameter(modes)
+        self.mixing = _parameter(mixing)
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """All parameters by name."""
+        return {name: getattr(self, name) for name in vars(LearningRates())}
 
     def optimizer(self, rates: LearningRates | None = None) -> torch.optim.Adam:
         """Adam over all parameters."""
-        chosen = LearningRates() if rates is None else rates
+        chosen = vars(LearningRates() if rates is None else rates)
         groups = [
-            {"params": [getattr(self, name)], "lr": rate} for name, rate in vars(chosen).items()
+            {"params": [value], "lr": chosen[name]} for name, value in self.parameters.items()
         ]
         # The default epsilon would drown the gradients of means, which are in metres.
-        return torch.optim.Adam(groups, eps=1e-15, fused=True)
+        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
-    def pose(self, maps: tuple[F32, F32]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means (N, 3) and covariances (N, 6) in world space under ``Avatar.pose_maps``."""
+    def pose(self, pose: Pose, *, residual: bool = True) -> tuple[torch.Tensor, ...]:
+        """Means (N, 3), covariances (N, 6), opacities (N,) and colours (N, 3) in world space.
+
+        Args:
+            pose: The frame.
+            residual: Whether the VAS residual counts (the paper's full head) or not (its base).
+        """
+        means, quats, scales = self.means, self.quats, self.log_scales
+        opacities, colors = self.logits.sigmoid(), self.colors
+        if residual and len(self.modes):
+            weights = self.mixing @ torch.from_numpy(pose.inputs)
+            change = (weights @ self.modes.flatten(1)).view(-1, VAS_ATTRIBUTES) * self._units
+            means, quats, scales = (
+                means + change[:, :3],
+                quats + change[:, 3:7],
+                scales + change[:, 7:10],
+            )
+            colors = colors + change[:, 10:13]
+            opacities = (opacities + change[:, 13]).clamp(0.0, 1.0)
         g = self._avatar.gaussians
-        covariances = covariances_from(self.quats, self.log_scales.exp())
-        triangle_maps, joint_maps = (torch.from_numpy(value) for value in maps)
-        return pose_tensors(
-            self.means, covariances, triangle_maps, joint_maps, g.triangles, g.layer_weights
-        )
+        triangle_maps, joint_maps = (torch.from_numpy(value) for value in pose.maps)
+        posed = pose_tensors(
+            means, covariances_from(quats, scales.exp()), triangle_maps, joint_maps,
+            g.triangles, g.layer_weights,
+        )  # fmt: skip
+        return *posed, opacities, colors
 
     def draw(
-        self, maps: tuple[F32, F32], camera: Camera, background: torch.Tensor | None = None
+        self,
+        pose: Pose,
+        camera: Camera,
+        background: torch.Tensor | None = None,
+        *,
+        residual: bool = True,
     ) -> RenderedTensors:
         """Picture of one frame.
 
         Args:
-            maps: Of ``Avatar.pose_maps``.
+            pose: The frame.
             camera: The camera.
             background: (3,) colour or (H, W, 3) picture.
+            residual: As for ``pose``.
         """
-        means, covariances = self.pose(maps)
-        return render_tensors(
-            means, covariances, self.logits.sigmoid(), self.colors, camera, background=background
-        )
+        return render_tensors(*self.pose(pose, residual=residual), camera, background=background)
 
     def to_avatar(self) -> Avatar:
         """The avatar that the parameters now stand for."""
-        quats = self.quats.detach().numpy()
+        values = {name: value.detach().numpy() for name, value in self.parameters.items()}
+        quats = values["quats"]
         length = np.linalg.norm(quats, axis=1, keepdims=True)
         gaussians = replace(
             self._avatar.gaussians,
-            means=self.means.detach().numpy().copy(),
+            means=values["means"].copy(),
             quats=(quats / np.maximum(length, 1e-12)).astype(np.float32),
-            scales=self.log_scales.detach().exp().numpy(),
+            scales=np.exp(values["log_scales"]),
             opacities=self.logits.detach().sigmoid().numpy(),
-            colors=self.colors.detach().clamp(0.0, 1.0).numpy().copy(),
+            colors=np.clip(values["colors"], 0.0, 1.0),
         )
-        return replace(self._avatar, gaussians=gaussians)
+        # Rotations are now of length one, and so must their changes be measured.
+        units = np.tile(np.float32(RESIDUAL_UNITS), (len(quats), 1))
+        units[:, 3:7] /= np.maximum(length, 1e-12)
+        residual = VasResidual(values["modes"] * units, values["mixing"].copy())
+        return replace(self._avatar, gaussians=gaussians, vas=residual)
 
 
 def _parameter(values: np.ndarray) -> torch.Tensor:

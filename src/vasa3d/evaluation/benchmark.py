@@ -19,7 +19,7 @@ import torch
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VasResidual
 from vasa3d.avatar.live import LiveView
-from vasa3d.customisation.trainable import TrainableAvatar
+from vasa3d.customisation.trainable import Pose, TrainableAvatar
 from vasa3d.errors import MissingError
 from vasa3d.exchange import write_camera, write_ply
 from vasa3d.geometry.rotations import quat_to_matrix
@@ -164,13 +164,13 @@ def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
         iteration_ms (median of whole steps), render_backward_ms (drawing and its derivative alone), stages_ms (pose,
         render, loss, backward, step), gaussians, size, threads.
     """
-    torch.set_num_threads(get_num_threads())
+    torch.set_num_threads(1)  # its waiting workers would take our kernels' processors
     camera = avatar.camera.resized(size, size)
-    maps = avatar.pose_maps(avatar.photo_latents)
+    pose = Pose.of(avatar, avatar.photo_latents)
     white = torch.ones(3)
     trained = TrainableAvatar(avatar)
     with torch.no_grad():
-        picture = trained.draw(maps, camera, white).rgb
+        picture = trained.draw(pose, camera, white).rgb
         noise = torch.from_numpy(
             np.random.default_rng(0).normal(0.0, 0.05, (len(avatar.gaussians), 3))
         )
@@ -179,11 +179,9 @@ def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
 
     def step(_: int, done: Callable[[str], None]) -> None:
         optimizer.zero_grad(set_to_none=True)
-        means, covariances = trained.pose(maps)
+        posed = trained.pose(pose)
         done("pose")
-        drawn = render_tensors(
-            means, covariances, trained.logits.sigmoid(), trained.colors, camera, background=white
-        ).rgb
+        drawn = render_tensors(*posed, camera, background=white).rgb
         done("render")
         loss = 0.8 * l1(drawn, picture) + 0.2 * (1.0 - ssim(drawn, target))
         done("loss")
@@ -193,16 +191,13 @@ def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
         done("step")
 
     measured = _measure(step, frames)
-    posed = [value.detach().requires_grad_() for value in trained.pose(maps)]
-    others = [
-        value.detach().requires_grad_() for value in (trained.logits.sigmoid(), trained.colors)
-    ]
+    parts = [value.detach().requires_grad_() for value in trained.pose(pose)]
     slope = torch.full_like(picture, 1.0 / picture.numel())
 
     def draw_alone(_: int, done: Callable[[str], None]) -> None:
-        for value in (*posed, *others):
+        for value in parts:
             value.grad = None
-        render_tensors(*posed, *others, camera, background=white).rgb.backward(slope)
+        render_tensors(*parts, camera, background=white).rgb.backward(slope)
         done("draw")
 
     return {

@@ -1,0 +1,47 @@
+"""Training frames: pictures of the person, with the motion and the camera that belong to each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from vasa3d.types import F32, Camera, MotionLatents, check_array
+
+
+@dataclass(frozen=True)
+class TrainingFrame:
+    """One picture to learn from.
+
+    Attributes:
+        rgb: (H, W, 3) float32 colours of the person alone, sRGB in [0, 1].
+        alpha: (H, W) float32 how far a pixel shows the person; what lies behind is unknown.
+        confidence: (H, W) float32 in [0, 1], how far the picture is to be believed; 0 where it is made up.
+        latents: One frame of motion.
+        camera: The camera, of the picture's size.
+        whole: Whether ``alpha`` holds for the whole person. If not, the picture shows a part, opaque where
+            ``confidence`` is above 0, and says nothing about the rest.
+    """
+
+    rgb: F32
+    alpha: F32
+    confidence: F32
+    latents: MotionLatents
+    camera: Camera
+    whole: bool
+
+    def __post_init__(self) -> None:
+        size = self.camera.height, self.camera.width
+        check_array("rgb", self.rgb, (*size, 3))
+        check_array("alpha", self.alpha, size)
+        check_array("confidence", self.confidence, size)
+        if len(self.latents) != 1:
+            raise ValueError(f"latents must hold one frame, got {len(self.latents)}")
+
+
+class FrameSynthesizer(Protocol):
+    """Source of training frames: the built-in animator, a clip of the person, or a researcher's own."""
+
+    def frames(self, count: int, seed: int) -> Iterator[TrainingFrame]:
+        """Yield ``count`` frames; the same seed gives the same frames."""
+        ...
