@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 import vasa3d
-from vasa3d.evaluation.sheet import contact_sheet, write_picture
+from vasa3d.evaluation.sheet import contact_sheet, write_sheet
+from vasa3d.pipeline import create_events
 from vasa3d.weights import assets_dir
 
 OUT = Path(__file__).resolve().parent.parent / "out"
@@ -24,8 +25,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         portrait = Path(folder) / "portrait.png"
         Image.fromarray(skimage.data.astronaut()).save(portrait)
-        with console.status("making the avatar (the first run compiles kernels, a minute or two)"):
-            avatar = vasa3d.create(portrait)
+        events = create_events(portrait)
+        with console.status("making the avatar") as status:
+            for event in events:
+                status.update(f"making the avatar: {event.stage} {event.done} of {event.total}")
+        avatar = event.data["result"].avatar
     motion = vasa3d.speak(SPEECH)
     frames = vasa3d.render(
         avatar,
@@ -35,7 +39,7 @@ def main() -> None:
     )
     counted = track(frames, "drawing", total=len(motion), console=console)
     vasa3d.write_video(OUT / "demo.mp4", counted, audio=SPEECH, fps=motion.fps, force=True)
-    write_picture(str(OUT / "demo.png"), contact_sheet(avatar))
+    write_sheet(OUT / "demo.png", contact_sheet(avatar), force=True)
     console.print(f"wrote {OUT / 'demo.mp4'} and {OUT / 'demo.png'}")
 
 

@@ -53,7 +53,7 @@ def made(astronaut: Path) -> Made:
     analyse = pipeline.analyse
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "analyse", analyse_and_keep)
-        events = tuple(create_events(astronaut))
+        events = tuple(create_events(astronaut, quality="draft"))
     return Made(astronaut, seen[0], events, events[-1].data["result"])
 
 

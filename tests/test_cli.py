@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import vasa3d.avatar.avatar
+import vasa3d.evaluation.sheet
 import vasa3d.motion.generator
 import vasa3d.pipeline
 from vasa3d import __version__
@@ -71,8 +72,9 @@ def stage(tmp_path, monkeypatch) -> SimpleNamespace:
     """A folder with a photo and a recording, and a pipeline whose slow steps are replaced."""
     calls: dict[str, object] = {}
 
-    def create_events(path, *, face=None, seed=0):
+    def create_events(path, *, face=None, seed=0, quality="standard", checkpoint=None):
         calls["create"] = {"path": Path(path), "face": face, "seed": seed}
+        calls["quality"], calls["checkpoint"] = quality, checkpoint
         if not Path(path).exists():
             raise FaceError("no face was found.", hint="use another photo")
         yield Event("analyse", 1, 2, "the picture is dark.", warning=True)
@@ -102,6 +104,9 @@ def stage(tmp_path, monkeypatch) -> SimpleNamespace:
             )
 
     monkeypatch.setattr(vasa3d.pipeline, "create_events", create_events)
+    monkeypatch.setattr(
+        vasa3d.evaluation.sheet, "contact_sheet", lambda avatar: np.zeros((8, 8, 3), np.uint8)
+    )
     monkeypatch.setattr(vasa3d.pipeline, "camera_path", camera_path)
     monkeypatch.setattr(vasa3d.pipeline, "render", render)
     monkeypatch.setattr(vasa3d.pipeline, "resolve_background", lambda avatar, spec, size: spec)

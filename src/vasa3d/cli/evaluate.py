@@ -87,7 +87,9 @@ def _demo_avatar(reporter: Reporter, seed: int) -> Avatar:
     from vasa3d.pipeline import create_events
 
     portrait = Path(skimage.data.__file__).parent / "astronaut.png"
-    return reporter.follow(create_events(portrait, seed=seed), "avatar")["result"].avatar
+    return reporter.follow(create_events(portrait, seed=seed, quality="draft"), "avatar")[
+        "result"
+    ].avatar
 
 
 def _table(result: dict[str, Any]) -> str:

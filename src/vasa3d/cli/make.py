@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -46,6 +47,13 @@ AvatarFile = Annotated[Path, typer.Argument(metavar="AVATAR", help="A .vasa3d fi
 Recording = Annotated[Path, typer.Argument(metavar="AUDIO", help="Recording, or video with sound.")]
 
 
+class Source(str, Enum):
+    """What of a clip becomes motion."""
+
+    audio = "audio"
+    video = "video"
+
+
 def talk(
     portrait: Portrait,
     audio: Recording,
@@ -58,7 +66,7 @@ def talk(
     fps: Fps = 25.0,
     background: Background = "original",
     face: Face = None,
-    quality: QualityOption = Quality.draft,
+    quality: QualityOption = Quality.standard,
     seed: Seed = 0,
     device: DeviceOption = Device.cpu,
     force: Force = False,
@@ -92,7 +100,7 @@ def talk(
 def create(
     portrait: Portrait,
     output: Output = None,
-    quality: QualityOption = Quality.draft,
+    quality: QualityOption = Quality.standard,
     face: Face = None,
     seed: Seed = 0,
     force: Force = False,
@@ -100,23 +108,30 @@ def create(
 ) -> None:
     """Make an avatar from a photo.
 
-    The avatar is one .vasa3d file. Without -o, it is named after the photo, in the current folder.
+    The avatar is one .vasa3d file, with a contact sheet beside it. Without -o, it is named after the photo, in the
+    current folder. A run that is stopped goes on when it is started again.
 
     \b
     Examples:
       vasa3d create portrait.jpg
+      vasa3d create portrait.jpg -o quick.vasa3d --quality draft
       vasa3d create group.jpg -o second.vasa3d --face 1 --json
     """
+    from vasa3d.evaluation.sheet import contact_sheet, write_sheet
+
     reporter = Reporter(as_json)
     input_file(portrait, "an image", ImageError)
     target = output_path(default_output(output, portrait, ".vasa3d"), force)
-    avatar, report = make_avatar(reporter, portrait, face, quality, seed)
+    sheet = output_path(target.with_name(f"{target.stem}.sheet.png"), force)
+    checkpoint = target.with_name(f".{target.name}.checkpoint")
+    avatar, report = make_avatar(reporter, portrait, face, quality, seed, checkpoint)
     avatar.save(target, force=force)
+    write_sheet(sheet, contact_sheet(avatar), force=force)
     size = target.stat().st_size
     reporter.finish(
-        {"output": str(target), "bytes": size, **report},
+        {"output": str(target), "bytes": size, "sheet": str(sheet), **report},
         f"{target}: {report['gaussians']} Gaussians, {size / 1e6:.1f} MB, "
-        f"made in {reporter.seconds:.0f} s",
+        f"made in {reporter.seconds:.0f} s; {sheet.name} shows it",
     )
 
 
@@ -163,38 +178,67 @@ def animate(
 
 
 def motion(
-    audio: Recording,
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="Recording, or video of a face.")],
     output: Output = None,
+    source: Annotated[
+        Optional[Source],  # noqa: UP045
+        typer.Option("--from", help="What of a video moves the face; video, unless it has none."),
+    ] = None,
     emotion: Emotion = None,
     gaze: Gaze = "0,0",
-    fps: Fps = 25.0,
+    fps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--fps", help="Frames a second; 25 for sound, the video's own for a video."),
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a recording into a motion file, .csv or .npz.
+    """Turn a recording or a video of a face into a motion file, .csv or .npz.
 
-    A .csv has the columns of the Live Link Face app. Without -o, it is a .csv named after the
-    recording, in the current folder.
+    A recording is spoken; the face in a video is tracked: head, gaze and expression. A video with
+    sound is tracked unless --from audio is given; then --emotion, --gaze and --seed apply. A .csv
+    has the columns of the Live Link Face app. Without -o, it is a .csv named after the clip, in
+    the current folder.
 
     \b
     Examples:
       vasa3d motion speech.wav
       vasa3d motion speech.wav -o speech.npz --fps 60 --emotion surprised:0.5
+      vasa3d motion me-talking.mp4 -o me.npz
+      vasa3d motion interview.mp4 --from audio
     """
-    from vasa3d.audio.clips import load_audio
     from vasa3d.motion.formats import write_motion
+    from vasa3d.video import check_rate, has_pictures
 
     reporter = Reporter(as_json)
-    target = output_path(default_output(output, audio, ".csv"), force)
+    target = output_path(default_output(output, clip, ".csv"), force)
     if target.suffix.lower() not in (".csv", ".npz"):
         raise OutputError(f"{target.name} is no motion file.", hint="name the output .csv or .npz")
     controls = motion_controls(emotion, gaze)
-    latents = speak_clip(reporter, load_audio(audio), fps, seed, controls)
+    if fps is not None:
+        check_rate(fps)
+    source = source or (Source.video if has_pictures(clip) else Source.audio)
+    if source is Source.video:
+        if emotion or gaze != "0,0":
+            raise InputError(
+                "a tracked face has its own emotion and gaze.",
+                hint="add --from audio, or leave out --emotion and --gaze",
+            )
+        latents = track_clip(reporter, clip, fps)
+    else:
+        from vasa3d.audio.clips import load_audio
+
+        latents = speak_clip(reporter, load_audio(clip), fps or 25.0, seed, controls)
     write_motion(target, latents, force=force)
     reporter.finish(
-        {"output": str(target), "frames": len(latents), "fps": latents.fps},
-        f"{target}: {len(latents)} frames at {latents.fps:g} a second",
+        {
+            "output": str(target),
+            "from": source.value,
+            "frames": len(latents),
+            "fps": latents.fps,
+        },
+        f"{target}: {len(latents)} frames at {latents.fps:g} a second, from the {source.value}",
     )
 
 
@@ -268,12 +312,19 @@ def motion_controls(emotion: list[str] | None, gaze: str) -> MotionControls:
 
 
 def make_avatar(
-    reporter: Reporter, portrait: Path, face: int | None, quality: Quality, seed: int
+    reporter: Reporter,
+    portrait: Path,
+    face: int | None,
+    quality: Quality,
+    seed: int,
+    checkpoint: Path | None = None,
 ) -> tuple[Avatar, dict[str, Any]]:
     """An avatar and the report on it."""
     from vasa3d.pipeline import create_events
 
-    events = create_events(portrait, face=face, seed=seed)
+    events = create_events(
+        portrait, face=face, seed=seed, quality=quality.value, checkpoint=checkpoint
+    )
     result = reporter.follow(events, "avatar")["result"]
     report = {key: value for key, value in result.report.items() if key != "warnings"}
     warn_all(reporter, result.report["warnings"])
@@ -288,3 +339,14 @@ def speak_clip(
 
     warn_all(reporter, clip.warnings)
     return speak(clip, fps=fps, seed=seed, controls=controls)
+
+
+def track_clip(reporter: Reporter, clip: Path, fps: float | None) -> MotionLatents:
+    """Motion from a video; what the tracker noticed is told."""
+    from vasa3d.portrait.tracking import TRACKING_SIDE, track_events
+    from vasa3d.video import read_video
+
+    pictures, rate = read_video(clip, fps=fps, max_side=TRACKING_SIDE)
+    tracked = reporter.follow(track_events(pictures, rate), "tracking")["result"]
+    warn_all(reporter, tracked.warnings)
+    return tracked.motion

@@ -52,6 +52,8 @@ class Quality(str, Enum):
     """How much work goes into an avatar."""
 
     draft = "draft"
+    standard = "standard"
+    high = "high"
 
 
 class Device(str, Enum):

@@ -74,7 +74,7 @@ class TrainableAvatar:
         self.colors = _parameter(g.colors)
         self._units = torch.tensor(RESIDUAL_UNITS)
         if avatar.vas.rank == rank:
-            modes, mixing = avatar.vas.modes / np.float32(RESIDUAL_UNITS), avatar.vas.mixing
+            modes, mixing = avatar.vas.changes / np.float32(RESIDUAL_UNITS), avatar.vas.mixing
         else:
             # Modes start at nothing, so the mixing decides what each will be for.
             modes = np.zeros((rank, len(g), VAS_ATTRIBUTES), np.float32)
@@ -158,7 +158,7 @@ class TrainableAvatar:
         # Rotations are now of length one, and so must their changes be measured.
         units = np.tile(np.float32(RESIDUAL_UNITS), (len(quats), 1))
         units[:, 3:7] /= np.maximum(length, 1e-12)
-        residual = VasResidual(values["modes"] * units, values["mixing"].copy())
+        residual = VasResidual.of(values["modes"] * units, values["mixing"].copy())
         return replace(self._avatar, gaussians=gaussians, vas=residual)
 
 

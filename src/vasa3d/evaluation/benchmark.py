@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from vasa3d.avatar.avatar import Avatar
-from vasa3d.avatar.deformation import VasResidual
+from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VAS_INPUTS, VasResidual
 from vasa3d.avatar.live import LiveView
-from vasa3d.customisation.trainable import Pose, TrainableAvatar
+from vasa3d.customisation.trainable import RESIDUAL_UNITS, Pose, TrainableAvatar
 from vasa3d.errors import MissingError
 from vasa3d.exchange import write_camera, write_ply
 from vasa3d.geometry.rotations import quat_to_matrix
@@ -55,7 +55,7 @@ def default_avatar() -> Avatar:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "astronaut.png"
         imsave(path, photo, check_contrast=False)
-        return create(path)
+        return create(path, quality="draft")
 
 
 def resample(avatar: Avatar, count: int, seed: int = 0) -> Avatar:
@@ -139,8 +139,29 @@ def benchmark_render(
     return {**_measure(draw, frames), "gaussians": len(cloud), "size": size, **_threads()}
 
 
+def with_residual(avatar: Avatar, rank: int, seed: int = 0) -> Avatar:
+    """The avatar with a random VAS residual that changes every Gaussian a little.
+
+    Args:
+        avatar: The avatar.
+        rank: Modes; 0 for no residual.
+        seed: Of the modes and their mixing.
+    """
+    rng, count = np.random.default_rng(seed), len(avatar.gaussians)
+    residual = VasResidual(
+        rng.integers(-127, 128, (rank, count, VAS_ATTRIBUTES), np.int8),
+        np.tile(np.float32(RESIDUAL_UNITS), (rank, 1)),
+        rng.normal(0.0, 0.3, (rank, VAS_INPUTS)).astype(np.float32),
+    )
+    return replace(avatar, vas=residual)
+
+
 def benchmark_animate(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
-    """Whole real-time path, latent to bytes, on talking motion; returns as ``benchmark_render``."""
+    """Whole real-time path, latent to bytes, on talking motion.
+
+    Returns:
+        As ``benchmark_render``, and rank, the modes of the VAS residual.
+    """
     camera: Camera = avatar.camera.resized(size, size)
     view = LiveView(avatar, camera, background=WHITE[0, 0])
     motion = _talking_motion(frames + _WARM_UP_FRAMES)
@@ -149,7 +170,8 @@ def benchmark_animate(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
         view.draw(motion, frame, on_stage=done)
 
     measured = _measure(draw, frames)
-    return {**measured, "gaussians": len(avatar.gaussians), "size": size, **_threads()}
+    sizes = {"gaussians": len(avatar.gaussians), "rank": avatar.vas.rank, "size": size}
+    return {**measured, **sizes, **_threads()}
 
 
 def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:

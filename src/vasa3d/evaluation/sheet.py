@@ -6,6 +6,8 @@ front. Faults of an avatar (holes, torn lips, a paper mask) show here first.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -56,11 +58,20 @@ def contact_sheet(avatar: Avatar, side: int = 256) -> U8:
     return np.vstack([np.hstack(above), np.hstack(below)])
 
 
-def write_picture(path: str, picture: U8) -> None:
-    """Write a (H, W, 3) uint8 picture as PNG, whole or not at all."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+def write_sheet(path: str | Path, sheet: U8, *, force: bool = False) -> None:
+    """Write a contact sheet as PNG, whole or not at all.
+
+    Args:
+        path: Where to.
+        sheet: (H, W, 3) uint8.
+        force: Replace an existing file.
+
+    Raises:
+        OutputError: The file exists, or cannot be written.
+    """
+    done, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     assert done
-    with atomic_file(path, force=True) as temporary:
+    with atomic_file(path, force) as temporary:
         temporary.write_bytes(data.tobytes())
 
 

@@ -1,0 +1,266 @@
+"""Frames made of the photo, the terms of the optimisation, and the optimisation itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vasa3d.avatar.deformation import VasResidual
+from vasa3d.customisation.animator import PhotoAnimator, random_motion
+from vasa3d.customisation.checkpoint import load_checkpoint, save_checkpoint
+from vasa3d.customisation.frames import TrainingFrame
+from vasa3d.customisation.objective import (
+    LossWeights,
+    edge_distance,
+    movement,
+    photometric,
+    residual_size,
+    shape_change,
+    sharpened,
+)
+from vasa3d.customisation.trainer import Customisation, CustomisationConfig, photo_frame
+from vasa3d.losses import SsimTarget
+from vasa3d.metrics import psnr
+from vasa3d.pipeline import turning_point
+from vasa3d.renderer import render_cloud
+from vasa3d.types import ARKIT_INDEX, MotionLatents
+
+SIZE = 128
+CONFIG = CustomisationConfig(steps=24, size=SIZE, frames=3, prior_size=64, rank=2)
+
+
+@pytest.fixture(scope="module")
+def animator(made) -> PhotoAnimator:
+    return PhotoAnimator(made.analysis, made.result.avatar, SIZE)
+
+
+def begin(made, animator, **changes) -> Customisation:
+    avatar, config = made.result.avatar, replace(CONFIG, **changes)
+    photo = photo_frame(made.analysis, avatar, SIZE)
+    return Customisation(avatar, photo, animator, turning_point(avatar), config)
+
+
+def shown(channels: dict[str, float], yaw: float = 0.0) -> MotionLatents:
+    latents = MotionLatents.rest()
+    for name, value in channels.items():
+        latents.dyn[0, ARKIT_INDEX[name]] = value
+    latents.pose[0, 1] = yaw
+    return latents
+
+
+# Animator
+
+
+def test_the_photos_own_motion_gives_the_photo_back(made, animator) -> None:
+    avatar = made.result.avatar
+    frame = animator.animate(avatar.photo_latents, avatar.camera.resized(SIZE, SIZE))
+    photo = photo_frame(made.analysis, avatar, SIZE)
+    sure = frame.confidence > 0.9
+    assert sure.sum() > 300
+    assert psnr(frame.rgb, photo.rgb, sure) > 30.0
+
+
+def test_frames_move_as_the_avatar_does(made, animator) -> None:
+    avatar, camera = made.result.avatar, made.result.avatar.camera.resized(SIZE, SIZE)
+    for latents in (
+        shown({"jawOpen": 0.6}),
+        shown({"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}, 0.3),
+    ):
+        frame = animator.animate(latents, camera)
+        drawn = render_cloud(avatar.pose(latents), camera).rgb
+        still = render_cloud(avatar.pose(avatar.photo_latents), camera).rgb
+        sure = frame.confidence > 0.5
+        assert psnr(frame.rgb, drawn, sure) > psnr(frame.rgb, still, sure) + 2.0
+
+
+def test_what_the_photo_does_not_show_has_no_confidence(made, animator) -> None:
+    avatar, camera = made.result.avatar, made.result.avatar.camera.resized(SIZE, SIZE)
+    closed = animator.animate(shown({"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}), camera)
+    opened = animator.animate(shown({"jawOpen": 0.8}), camera)
+    for frame, region in ((closed, "lidUpperLeft"), (opened, "tongue"), (opened, "mouthCavity")):
+        vertices = avatar.posed_vertices(frame.latents)[avatar.head.regions[region]]
+        view = camera.viewmat
+        local = vertices @ view[:3, :3].T + view[:3, 3]
+        pixels = (local @ camera.K.T)[:, :2] / local[:, 2:]
+        x, y = pixels.mean(0).astype(int)
+        assert frame.confidence[y, x] < 0.1, region
+    assert closed.confidence[0, 0] == 0.0
+
+
+def test_frames_are_seeded(animator) -> None:
+    first, again, other = (list(animator.frames(2, seed)) for seed in (1, 1, 2))
+    assert all((a.rgb == b.rgb).all() for a, b in zip(first, again, strict=True))
+    assert not (first[0].rgb == other[0].rgb).all()
+
+
+def test_random_motion_stays_in_range(avatar) -> None:
+    rng = np.random.default_rng(0)
+    motions = [random_motion(rng, avatar.photo_latents) for _ in range(200)]
+    dyn, pose = (np.concatenate([getattr(m, n) for m in motions]) for n in ("dyn", "pose"))
+    assert dyn.min() >= 0.0 and dyn.max() <= 1.0
+    assert np.abs(pose[:, :3]).max() <= 0.6 + 1e-6
+    assert (dyn.std(0) > 0.02).sum() >= 25
+
+
+def test_a_frame_of_the_wrong_size_is_refused(avatar) -> None:
+    camera = avatar.camera.resized(64, 64)
+    right = {"rgb": (64, 64, 3), "alpha": (64, 64), "confidence": (64, 64)}
+    for name in right:
+        arrays = {n: np.zeros(s, np.float32) for n, s in right.items()}
+        arrays[name] = arrays[name][:-1].copy()
+        with pytest.raises(ValueError, match=name):
+            TrainingFrame(**arrays, latents=avatar.photo_latents, camera=camera, whole=True)
+
+
+# Terms
+
+
+def pictures(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    smooth = torch.rand(1, 3, 8, 8, generator=rng)
+    large = torch.nn.functional.interpolate(smooth, (32, 32), mode="bicubic").clamp(0, 1)
+    target = large[0].permute(1, 2, 0).contiguous()
+    return (target + 0.1 * torch.randn(32, 32, 3, generator=rng)).clamp(0, 1), target
+
+
+def test_every_picture_term_is_least_at_the_target_and_has_right_gradients() -> None:
+    picture, target = pictures()
+    confidence = torch.rand(32, 32, generator=torch.Generator().manual_seed(1))
+    similar, weights = SsimTarget(target, confidence), LossWeights()
+    for term in (
+        lambda p: photometric(p, target, similar, confidence, weights),
+        lambda p: edge_distance(p, target, confidence),
+        lambda p: edge_distance(p, target),
+    ):
+        assert term(target).item() == pytest.approx(0.0, abs=1e-5)
+        assert term(picture).item() > 1e-3
+        moving = picture.clone().requires_grad_()
+        term(moving).backward()
+        assert moving.grad is not None
+        step = 1e-3 * moving.grad / moving.grad.abs().max()
+        assert term(picture - step).item() < term(picture).item()
+
+
+def test_pixels_without_confidence_do_not_count() -> None:
+    _, target = pictures()
+    confidence = torch.ones(32, 32)
+    confidence[:, 16:] = 0.0
+    spoiled = target.clone()
+    spoiled[:, 24:] = torch.rand(32, 8, 3)
+    assert edge_distance(spoiled, target, confidence).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_edges_are_blind_to_exposure_but_not_to_blur() -> None:
+    _, target = pictures()
+    blurred = torch.nn.functional.avg_pool2d(target.permute(2, 0, 1)[None], 5, 1, 2)[0].permute(
+        1, 2, 0
+    )
+    assert edge_distance(target + 0.05, target).item() < 1e-6
+    assert edge_distance(blurred, target).item() > 1e-3
+
+
+def test_sharpening_raises_contrast_and_keeps_flat_and_range() -> None:
+    _, target = pictures()
+    result = sharpened(target)
+    assert result.min() >= 0.0 and result.max() <= 1.0
+    assert edge_distance(result, torch.zeros_like(result)) > edge_distance(
+        target, torch.zeros_like(target)
+    )
+    flat = torch.full((9, 9, 3), 0.3)
+    assert torch.allclose(sharpened(flat), flat, atol=1e-6)
+    assert torch.allclose(result.mean(), target.mean(), atol=0.01)
+
+
+def test_regularisers_measure_what_they_say() -> None:
+    first = torch.zeros(4, 3)
+    moved = first.clone()
+    moved[0] = torch.tensor([0.003, 0.0, 0.0])
+    reach = torch.full((4,), 0.001)
+    assert movement(first, first, reach).item() == 0.0
+    assert movement(moved, first, reach).item() == pytest.approx(9.0 / 12.0)
+    assert shape_change(first + 0.5, first).item() == pytest.approx(0.25)
+    assert residual_size(torch.full((2, 4, 14), 2.0)).item() == pytest.approx(4.0)
+
+
+# Optimisation
+
+
+def test_customisation_brings_the_source_view_closer_and_keeps_the_sides(made, animator) -> None:
+    avatar = made.result.avatar
+    work = begin(made, animator)
+    events = list(work.run())
+    assert [event.done for event in events] == list(range(1, CONFIG.steps + 1))
+    assert any("preview" in event.data for event in events)
+    photo = photo_frame(made.analysis, avatar, SIZE)
+    solid = photo.alpha > 0.9
+    before, after = (
+        psnr(render_cloud(a.pose(a.photo_latents), photo.camera).rgb, photo.rgb, solid)
+        for a in (avatar, work.avatar())
+    )
+    assert after > before + 0.5
+    assert work.avatar().vas.rank == 2
+
+
+def test_the_residual_adds_to_the_base_on_frames_never_seen(made, animator) -> None:
+    work = begin(made, animator, steps=60, frames=8, rank=4)
+    for _ in work.run():
+        pass
+    full = work.avatar()
+    base = replace(full, vas=VasResidual.zero(len(full.gaussians)))
+    gains = []
+    for frame in animator.frames(4, seed=99):
+        sure = frame.confidence > 0.5
+        scores = [
+            psnr(render_cloud(a.pose(frame.latents), frame.camera).rgb, frame.rgb, sure)
+            for a in (base, full)
+        ]
+        gains.append(scores[1] - scores[0])
+    assert np.mean(gains) > -0.3
+    assert np.abs(full.vas.modes).max() > 0.0
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(made, animator, tmp_path) -> None:
+    whole = begin(made, animator, steps=8)
+    for _ in whole.run():
+        pass
+    stopped = begin(made, animator, steps=8)
+    for event in stopped.run():
+        if event.done == 5:
+            break
+    save_checkpoint(tmp_path / "c", stopped, "photo")
+    resumed = begin(made, animator, steps=8)
+    assert load_checkpoint(tmp_path / "c", resumed, "photo") and resumed.step == 5
+    for _ in resumed.run():
+        pass
+    for name, value in whole.trained.parameters.items():
+        assert torch.equal(value, resumed.trained.parameters[name]), name
+
+
+def test_only_a_sound_checkpoint_of_the_same_work_is_resumed(made, animator, tmp_path) -> None:
+    work, path = begin(made, animator, steps=4), tmp_path / "c"
+    next(iter(work.run()))
+    save_checkpoint(path, work, "photo")
+    fresh = begin(made, animator, steps=4)
+    before = fresh.trained.means.clone()
+    assert not load_checkpoint(tmp_path / "none", fresh, "photo")
+    assert not load_checkpoint(path, fresh, "another photo")
+    assert not load_checkpoint(path, begin(made, animator, steps=5), "photo")
+    whole = path.read_bytes()
+    for spoiled in (whole[: len(whole) // 2], b"", b"\xff" * 100, whole[:40]):
+        path.write_bytes(spoiled)
+        assert not load_checkpoint(path, fresh, "photo")
+    assert fresh.step == 0 and torch.equal(before, fresh.trained.means)
+
+
+def test_a_term_of_weight_zero_is_left_out(made, animator) -> None:
+    weights = LossWeights(view_prior=0.0, consistency=0.0, sharpening=0.0)
+    work = begin(made, animator, steps=10, weights=weights)
+    names = set()
+    for event in work.run():
+        names |= set(event.data["losses"])
+    assert names == {"photometric", "alpha", "movement", "shape", "residual"}
+    names = set()
+    for event in begin(made, animator, steps=20, base_share=0.0).run():
+        names |= set(event.data["losses"])
+    assert {"view_prior", "consistency", "sharpening"} <= names
