@@ -15,12 +15,13 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import av
 import av.container
 import av.error
+import av.stream
 import numpy as np
 from PIL import Image
 
@@ -33,6 +34,10 @@ SOUND_RATE = 48_000
 """Samples a second of all sound that is written."""
 
 MIN_FPS, MAX_FPS = 1.0, 240.0
+MAX_SECONDS = 600.0
+"""Longest video that is read."""
+MAX_PICTURE_PIXELS = 8192 * 4608
+"""Largest pictures that are read."""
 
 _X264 = {"crf": "17", "preset": "veryfast", "profile": "high"}
 _AAC_BITS_PER_CHANNEL = 128_000
@@ -152,29 +157,71 @@ def check_video_path(path: str | Path, force: bool = False, transparent: bool = 
     return output_path(target, force)
 
 
-def read_video(path: str | Path, max_frames: int | None = None) -> tuple[Iterator[U8], float]:
-    """Open a video file for reading its pictures one by one.
+def read_video(
+    path: str | Path,
+    max_frames: int | None = None,
+    *,
+    fps: float | None = None,
+    max_side: int | None = None,
+) -> tuple[Iterator[U8], float]:
+    """Open a video file for reading its pictures one by one, at a constant rate.
+
+    Picture k is the one nearest to k / fps seconds after the first, so that a varying rate, as phones record, does not
+    change the speed.
 
     Args:
         path: Any common video file.
         max_frames: Stop after so many pictures.
+        fps: Pictures a second; None for the file's own mean.
+        max_side: Reduce pictures to this many pixels of their longer side.
 
     Returns:
-        Iterator of (H, W, 3) uint8 sRGB pictures, upright; and the mean frames a second.
+        Iterator of (H, W, 3) uint8 sRGB pictures, upright, with square pixels; and the pictures a second.
 
     Raises:
-        InputError: Not a readable video file.
+        InputError: Not a readable video file, or one that is too large or too long; the iterator raises it too, when
+            that shows only later or no picture can be decoded.
     """
     file = input_file(path, "a video", InputError)
     try:
         container = av.open(str(file.resolve()), options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _not_video(file) from error
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
+    try:
+        stream = _moving(container)
+        if stream is None:
+            raise _not_video(file)
+        context = stream.codec_context
+        if context.width * context.height > MAX_PICTURE_PIXELS:
+            raise InputError(
+                f"{file} has pictures of {context.width}x{context.height} pixels.",
+                hint="reduce it to 1920x1080 first",
+            )
+        if (container.duration or 0) / av.time_base > MAX_SECONDS:
+            raise _too_long(file)
+    except InputError:
         container.close()
-        raise _not_video(file)
-    return _pictures(container, stream, max_frames), float(stream.average_rate or 25)
+        raise
+    rate = float(fps or stream.average_rate or stream.guessed_rate or 25)
+    rate = min(max(rate, MIN_FPS), MAX_FPS)
+    pictures = _at_rate(_pictures(container, stream, max_side), rate, file)
+    return islice(pictures, max_frames), rate
+
+
+def has_pictures(path: str | Path) -> bool:
+    """Whether a file holds moving pictures; the cover of an album is none."""
+    try:
+        with av.open(str(Path(path)), options={"protocol_whitelist": "file"}) as container:
+            return _moving(container) is not None
+    except (av.error.FFmpegError, OSError, ValueError):
+        return False
+
+
+def _moving(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first stream of moving pictures."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    return streams[0] if streams else None
 
 
 def _not_video(file: Path) -> InputError:
@@ -183,20 +230,52 @@ def _not_video(file: Path) -> InputError:
     )
 
 
+def _too_long(file: Path) -> InputError:
+    return InputError(
+        f"{file} is longer than {MAX_SECONDS / 60:g} minutes.", hint="cut it into shorter parts"
+    )
+
+
+def _at_rate(timed: Iterator[tuple[float, U8]], fps: float, file: Path) -> Iterator[U8]:
+    """Pictures at k / fps seconds from pictures with their times."""
+    count, shown, shown_at, start = 0, None, 0.0, 0.0
+    for time, rgb in timed:
+        if shown is None:
+            start = time
+        at = time - start
+        while shown is not None and count / fps <= (shown_at + at) / 2:
+            yield shown
+            count += 1
+            if count > MAX_SECONDS * fps:
+                raise _too_long(file)
+        shown, shown_at = rgb, at
+    if shown is None:
+        raise InputError(
+            f"{file} has no pictures that can be read.", hint="copy or download it again"
+        )
+    while count / fps < shown_at + 0.5 / fps:
+        yield shown
+        count += 1
+
+
 def _pictures(
-    container: av.container.InputContainer, stream: av.VideoStream, max_frames: int | None
-) -> Iterator[U8]:
+    container: av.container.InputContainer, stream: av.VideoStream, max_side: int | None
+) -> Iterator[tuple[float, U8]]:
+    """Decoded pictures and their times in seconds."""
     stream.thread_type = "AUTO"
-    count = 0
+    step = 1.0 / float(stream.average_rate or 25)
     with container:
         try:
-            for frame in container.decode(stream):
-                if max_frames is not None and count >= max_frames:
-                    return
+            for count, frame in enumerate(container.decode(stream)):
+                wide = frame.width * float(stream.sample_aspect_ratio or 1)
+                scale = min(1.0, (max_side or np.inf) / max(wide, frame.height))
+                size = (max(1, round(wide * scale)), max(1, round(frame.height * scale)))
+                if size != (frame.width, frame.height):
+                    frame = frame.reformat(*size, format="rgb24", interpolation="AREA")
                 quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
                 rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-                yield np.ascontiguousarray(np.rot90(rgb, quarter_turns))
-                count += 1
+                time = count * step if frame.time is None else frame.time
+                yield time, np.ascontiguousarray(np.rot90(rgb, quarter_turns))
         except av.error.FFmpegError:
             return  # a damaged tail: what came before it is good
 

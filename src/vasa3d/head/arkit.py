@@ -25,6 +25,8 @@ METADATA_KEY = "head"
 
 JOINT_NAMES = ("root", "neck", "head", "eyeLeft", "eyeRight")
 JOINT_PARENTS = (-1, 0, 1, 2, 2)
+NECK_SHARE = 0.45
+"""Fraction of a head rotation that happens at the base of the neck; the rest happens at the skull."""
 
 
 class ArkitHead(LinearHead):

@@ -56,6 +56,7 @@ class Analysis:
         background: (S, S, 3) float32 the scene with the person filled in.
         landmarks: (478, 3) float32 in window pixels.
         fit: Head laid over the window; its camera sees the whole window.
+        to_window: (2, 3) float64 affine map from pixels of the upright photo to the window.
         warnings: What the user should know.
     """
 
@@ -65,7 +66,24 @@ class Analysis:
     background: F32
     landmarks: F32
     fit: HeadFit
+    to_window: np.ndarray
     warnings: tuple[str, ...]
+
+
+def window_of(rgb: U8, to_window: np.ndarray) -> tuple[U8, np.ndarray]:
+    """Another picture through the window of an analysis.
+
+    Args:
+        rgb: (H, W, 3) uint8, of the photo's size or aligned with it.
+        to_window: ``Analysis.to_window``.
+
+    Returns:
+        (S, S, 3) uint8 window, mirrored beyond the picture's border; and (S, S) bool where the picture covers it.
+    """
+    window, (x0, y0, x1, y1) = _warp(rgb, to_window)
+    inside = np.zeros(window.shape[:2], bool)
+    inside[y0:y1, x0:x1] = True
+    return window, inside
 
 
 def analyse(photo: Photo, head: ArkitHead, face: int | None = None) -> Analysis:
@@ -264,6 +282,7 @@ def _analyse_window(photo: Photo, landmarks: F32, head: ArkitHead, warnings: lis
         background=_background(colours, alpha),
         landmarks=points,
         fit=fit_head(points, WINDOW_SIDE, WINDOW_SIDE, head),
+        to_window=to_window,
         warnings=tuple(warnings),
     )
 

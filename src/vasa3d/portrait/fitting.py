@@ -21,6 +21,7 @@ from scipy.interpolate import RBFInterpolator
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.head import ArkitHead
 from vasa3d.portrait.detection import IRIS_CENTERS
+from vasa3d.portrait.landmarks import left_jacobian
 from vasa3d.portrait.lips import fit_opening, join_lips
 from vasa3d.types import F32, Camera, check_array
 
@@ -239,7 +240,7 @@ class _Problem:
         skew = np.zeros((len(points), 3, 3))
         skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -turned[:, 2], turned[:, 1], -turned[:, 0]
         skew -= np.swapaxes(skew, 1, 2)
-        columns[:, :, :3] = project @ (-skew) @ _left_jacobian(x[:3])
+        columns[:, :, :3] = project @ (-skew) @ left_jacobian(x[:3])
         columns[:, :, 3:6] = project
         columns[:, :, 6:] = np.einsum(
             "lij,jk,nlk->lin", project, rotation, self.basis, optimize=True
@@ -260,20 +261,6 @@ class _Problem:
         camera = Camera(viewmat, intrinsics, *self.size)
         split = 6 + self.num_identity
         return camera, x[6:split].astype(np.float32), x[split:].astype(np.float32)
-
-
-def _left_jacobian(omega: np.ndarray) -> np.ndarray:
-    """Left Jacobian of SO(3)."""
-    angle = np.linalg.norm(omega)
-    x, y, z = omega
-    hat = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    if angle < 1e-6:
-        return np.eye(3) + 0.5 * hat
-    return (
-        np.eye(3)
-        + (1 - np.cos(angle)) / angle**2 * hat
-        + (angle - np.sin(angle)) / angle**3 * hat @ hat
-    )
 
 
 def _vertices(
