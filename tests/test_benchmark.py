@@ -7,7 +7,7 @@ import pytest
 
 from vasa3d.avatar.live import STAGES
 from vasa3d.cli.app import main
-from vasa3d.evaluation.benchmark import resample
+from vasa3d.evaluation.benchmark import resample, with_residual
 from vasa3d.exchange import read_camera, read_ply
 from vasa3d.renderer import render_cloud
 
@@ -48,7 +48,16 @@ def test_animate_reports_every_stage(avatar_file, capsys) -> None:
         "--gaussians", "5000",
     )  # fmt: skip
     assert tuple(result["stages_ms"]) == STAGES
-    assert result["gaussians"] == 5000
+    assert result["gaussians"] == 5000 and result["rank"] == 0
+
+
+def test_animate_takes_a_residual_of_any_rank(avatar, avatar_file, tmp_path, capsys) -> None:
+    size = "--size", "64", "--frames", "1"
+    assert run(capsys, "animate", "--avatar", avatar_file, "--rank", "3", *size)["rank"] == 3
+    with_residual(avatar, 2).save(tmp_path / "two.vasa3d")
+    own = "animate", "--avatar", str(tmp_path / "two.vasa3d"), *size
+    assert run(capsys, *own)["rank"] == 2
+    assert run(capsys, *own, "--rank", "0")["rank"] == 0
 
 
 def test_create_reports_a_step_of_optimisation(avatar_file, capsys) -> None:

@@ -132,8 +132,39 @@ def test_no_residual_has_rank_zero() -> None:
 
 @pytest.mark.parametrize(
     ("modes", "mixing"),
-    [((2, 7, VAS_ATTRIBUTES - 1), (2, VAS_INPUTS)), ((2, 7, VAS_ATTRIBUTES), (3, VAS_INPUTS)), ((2, 7), (2, VAS_INPUTS))],
+    [
+        ((2, 7, VAS_ATTRIBUTES - 1), (2, VAS_INPUTS)),
+        ((2, 7, VAS_ATTRIBUTES), (3, VAS_INPUTS)),
+        ((2, 7), (2, VAS_INPUTS)),
+    ],
 )
 def test_a_residual_that_does_not_fit_is_refused(modes, mixing) -> None:
     with pytest.raises(ValueError, match=r"modes|mixing"):
-        VasResidual(np.zeros(modes, np.float32), np.zeros(mixing, np.float32))
+        VasResidual.of(np.zeros(modes, np.float32), np.zeros(mixing, np.float32))
+
+
+def test_a_residual_rounds_changes_by_mode_and_attribute() -> None:
+    rng = np.random.default_rng(0)
+    changes = rng.normal(0.0, 1.0, (3, 50, VAS_ATTRIBUTES)) * rng.uniform(1e-5, 1.0, (3, 1, 14))
+    changes[1, :, 4] = 0.0
+    changes = changes.astype(np.float32)
+    residual = VasResidual.of(changes, np.zeros((3, VAS_INPUTS), np.float32))
+    step = np.abs(changes).max(1, keepdims=True) / 127
+    assert (np.abs(residual.changes - changes) <= 0.501 * step).all()
+    again = VasResidual.of(residual.changes, residual.mixing)
+    assert np.array_equal(again.modes, residual.modes)
+    assert np.allclose(again.reach, residual.reach, rtol=1e-6, atol=0.0)
+
+
+def test_factors_weigh_what_one_step_of_each_mode_changes() -> None:
+    rng = np.random.default_rng(1)
+    mixing = rng.normal(size=(2, VAS_INPUTS)).astype(np.float32)
+    reach = rng.uniform(1e-3, 1.0, (2, VAS_ATTRIBUTES)).astype(np.float32)
+    reach[1, 5] = 1e-9
+    residual = VasResidual(np.zeros((2, 7, VAS_ATTRIBUTES), np.int8), reach, mixing)
+    moves = motion(jawOpen=0.5)
+    moves.pose[0] = (0.1, 0.2, 0.3, 0.01, 0.02, 0.03)
+    inputs = [*moves.dyn[0], 0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 1.0]
+    want = (mixing.astype(float) @ inputs)[:, None] * reach / 127
+    want[1, 5] = 0.0
+    assert np.allclose(residual.factors(moves), want, rtol=1e-5, atol=0.0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vasa3d.avatar.live import STAGES, LiveView, warm_up
+from vasa3d.evaluation.benchmark import with_residual
 from vasa3d.geometry.cameras import orbit
 from vasa3d.kernels.compilation import watch_compilation
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
@@ -20,8 +21,9 @@ def motion(seed: int = 0, frames: int = 3) -> MotionLatents:
     return MotionLatents(dyn.astype(np.float32), pose.astype(np.float32))
 
 
-@pytest.mark.parametrize("antialias", [False, True])
-def test_a_live_view_draws_what_pose_and_render_draw(avatar, antialias) -> None:
+@pytest.mark.parametrize(("antialias", "rank"), [(False, 0), (True, 0), (False, 3)])
+def test_a_live_view_draws_what_pose_and_render_draw(avatar, antialias, rank) -> None:
+    avatar = with_residual(avatar, rank)
     config, moves = RenderConfig(antialias=antialias), motion()
     camera = avatar.camera.resized(256, 256)
     view = LiveView(avatar, camera, background=BLUE, config=config)
@@ -58,6 +60,7 @@ def test_a_picture_behind_the_head_shows_through(avatar) -> None:
 
 
 def test_threads_do_not_change_a_live_view(avatar) -> None:
+    avatar = with_residual(avatar, 2)
     before = get_num_threads()
     pictures = []
     for threads in (1, 2, 3):
@@ -68,8 +71,10 @@ def test_threads_do_not_change_a_live_view(avatar) -> None:
     assert (pictures[0] == pictures[1]).all() and (pictures[0] == pictures[2]).all()
 
 
-def test_a_frame_does_not_depend_on_those_drawn_before(avatar) -> None:
-    view = LiveView(avatar, avatar.camera.resized(128, 128), background=BLUE)
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_frame_does_not_depend_on_those_drawn_before(avatar, rank) -> None:
+    camera = avatar.camera.resized(128, 128)
+    view = LiveView(with_residual(avatar, rank), camera, background=BLUE)
     first = view.draw(motion(), 0).copy()
     view.draw(motion(5), 2)
     assert (view.draw(motion(), 0) == first).all()
@@ -96,5 +101,5 @@ def test_warming_up_leaves_nothing_of_the_real_time_path_to_compile(avatar) -> N
     names: list[str] = []
     with watch_compilation(names.append):
         for background in (None, BLUE):
-            LiveView(avatar, background=background).draw(motion())
+            LiveView(with_residual(avatar, 2), background=background).draw(motion())
     assert names == []

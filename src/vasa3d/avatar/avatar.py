@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vasa3d.avatar.deformation import (
+    VAS_ATTRIBUTES,
     VasResidual,
     base_deformation,
     mix_mood,
-    residual_inputs,
     unmix_mood,
 )
 from vasa3d.avatar.gaussians import Gaussians
-from vasa3d.geometry.covariances import build_covariances
 from vasa3d.geometry.meshes import triangle_affines
 from vasa3d.head import ArkitHead, PersonalHead, load_head
 from vasa3d.kernels.posing import pose_gaussians
+from vasa3d.kernels.residual import add_residual, pack_rows
 from vasa3d.portrait.fitting import unfolded_expression
 from vasa3d.types import (
     F32,
@@ -169,24 +170,45 @@ class Avatar:
         transforms = self.personal_head.joint_transforms(joints, translation)
         return vertices, np.ascontiguousarray(transforms[:, :3], np.float32)
 
-    def canonical_cloud(self, latents: MotionLatents, frame: int = 0) -> GaussianCloud:
-        """The Gaussians in canonical space, with the VAS residual of one frame of motion."""
+    def canonical_cloud(
+        self, latents: MotionLatents, frame: int = 0, *, reuse: GaussianCloud | None = None
+    ) -> GaussianCloud:
+        """The Gaussians in canonical space, with the VAS residual of one frame of motion.
+
+        Args:
+            latents: Motion.
+            frame: Which frame of it.
+            reuse: An earlier result, whose memory is written again.
+
+        Returns:
+            The cloud; without a VAS residual always the same one.
+        """
         if self.vas.rank == 0:
             return self._still
-        weights = self.vas.mixing @ residual_inputs(latents, frame)
-        delta = np.tensordot(weights, self.vas.modes, 1)
-        g = self.gaussians
-        return GaussianCloud(
-            g.means + delta[:, :3],
-            build_covariances(g.quats + delta[:, 3:7], g.scales * np.exp(delta[:, 7:10])),
-            np.clip(g.opacities + delta[:, 13], 0.0, 1.0),
-            np.clip(g.colors + delta[:, 10:13], 0.0, 1.0),
-        )
+        return self._mixed(self.vas.factors(latents, frame), reuse)
 
     @cached_property
     def _still(self) -> GaussianCloud:
+        return self._mixed(np.zeros((0, VAS_ATTRIBUTES), np.float32), None)
+
+    def _mixed(self, factors: F32, reuse: GaussianCloud | None) -> GaussianCloud:
+        """The canonical cloud with the modes weighed by ``VasResidual.factors``."""
+        count, cloud = len(self.gaussians), reuse
+        if cloud is None:
+            cloud = GaussianCloud(
+                *(np.empty((count, *shape), np.float32) for shape in ((3,), (6,), (), (3,)))
+            )
+        add_residual(
+            *self._packed, factors, cloud.means, cloud.covariances, cloud.opacities, cloud.colors
+        )
+        return cloud
+
+    @cached_property
+    def _packed(self) -> tuple[F32, NDArray[np.int8]]:
+        """Attributes (K, 14, BLOCK) and modes (K, R, 14, BLOCK) as ``add_residual`` wants them."""
         g = self.gaussians
-        return GaussianCloud(g.means, g.covariances(), g.opacities, g.colors)
+        base = np.concatenate([g.means, g.quats, g.scales, g.colors, g.opacities[:, None]], axis=1)
+        return pack_rows(base), pack_rows(np.moveaxis(self.vas.modes, 0, 1))
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the avatar to one ``.vasa3d`` file (``docs/formats.md``).

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vasa3d.head import NECK_SHARE, ArkitHead, eye_rotations
 from vasa3d.types import ARKIT_CHANNELS, F32, NUM_CHANNELS, HeadParams, MotionLatents, check_array
@@ -35,33 +36,61 @@ VAS_INPUTS = NUM_CHANNELS + 6 + 1
 """What weighs the modes: the channels of ``dyn``, the six numbers of ``pose``, and 1."""
 
 
+_LEAST_REACH = np.float32(1e-9)
+_LEAST_FACTOR = 1e-11
+"""Smaller ones change less than a nanometre or a rounding of float32: they cost nothing as zeros."""
+
+
 @dataclass(frozen=True)
 class VasResidual:
-    """Per-Gaussian residual modes.
+    """Per-Gaussian residual modes, in the steps in which files hold them.
 
     Attributes:
-        modes: (R, N, 14) float32 change of mean (metres), quaternion, log scale, colour and opacity per mode.
+        modes: (R, N, 14) int8 change of mean, quaternion, log scale, colour and opacity per mode; 127 is the reach.
+        reach: (R, 14) float32 change that 127 stands for; metres for means.
         mixing: (R, VAS_INPUTS) float32 linear map from ``residual_inputs`` to the weight of each mode.
     """
 
-    modes: F32
+    modes: NDArray[np.int8]
+    reach: F32
     mixing: F32
 
     def __post_init__(self) -> None:
-        check_array("modes", self.modes, (None, None, VAS_ATTRIBUTES))
+        check_array("modes", self.modes, (None, None, VAS_ATTRIBUTES), np.int8)
+        check_array("reach", self.reach, (len(self.modes), VAS_ATTRIBUTES))
         check_array("mixing", self.mixing, (len(self.modes), VAS_INPUTS))
 
     @staticmethod
     def zero(num_gaussians: int) -> VasResidual:
         """No residual."""
         return VasResidual(
-            np.zeros((0, num_gaussians, VAS_ATTRIBUTES), np.float32),
+            np.zeros((0, num_gaussians, VAS_ATTRIBUTES), np.int8),
+            np.zeros((0, VAS_ATTRIBUTES), np.float32),
             np.zeros((0, VAS_INPUTS), np.float32),
         )
+
+    @staticmethod
+    def of(changes: F32, mixing: F32) -> VasResidual:
+        """The residual of changes (R, N, 14) float32, each rounded to 1/127 of its mode's and attribute's largest."""
+        check_array("modes", changes, (None, None, VAS_ATTRIBUTES))
+        reach = np.maximum(np.abs(changes).max(1, initial=0.0), _LEAST_REACH)
+        return VasResidual(np.round(changes / reach[:, None] * 127).astype(np.int8), reach, mixing)
 
     @property
     def rank(self) -> int:
         return len(self.modes)
+
+    @property
+    def changes(self) -> F32:
+        """(R, N, 14) float32 change of each attribute per mode, metres for means."""
+        return self.modes * (self.reach / np.float32(127))[:, None]
+
+    def factors(self, latents: MotionLatents, frame: int = 0) -> F32:
+        """(R, 14) float32 change that one step of ``modes`` makes in one frame of motion."""
+        weights = self.mixing @ residual_inputs(latents, frame)
+        factors = weights[:, None] * (self.reach / np.float32(127))
+        factors[np.abs(factors) < _LEAST_FACTOR] = 0.0
+        return factors
 
 
 def residual_inputs(latents: MotionLatents, frame: int = 0) -> F32:

@@ -109,7 +109,6 @@ def encode(avatar: Avatar) -> Tensors:
     # Largest component 127, and rows of weights that sum to 255: so a loaded avatar is saved unchanged.
     quats = g.quats * (127 / np.abs(g.quats).max(1, keepdims=True))
     weights = np.round(np.cumsum(g.layer_weights, axis=1) * 255)
-    mode_reach = np.maximum(np.abs(avatar.vas.modes).max(1, initial=0.0), 1e-9)
     return {
         "identity": avatar.identity,
         "offsets": np.round(avatar.offsets / reach * 32767).astype(np.int16),
@@ -125,8 +124,8 @@ def encode(avatar: Avatar) -> Tensors:
         "colors": np.round(np.clip(g.colors, 0, 1) * 255).astype(np.uint8),
         "triangles": g.triangles.astype(np.int32),
         "layer_weights": np.diff(weights, axis=1, prepend=0).astype(np.uint8),
-        "vas_modes": np.round(avatar.vas.modes / mode_reach[:, None] * 127).astype(np.int8),
-        "vas_reach": mode_reach.astype(np.float32),
+        "vas_modes": avatar.vas.modes,
+        "vas_reach": avatar.vas.reach,
         "vas_mixing": avatar.vas.mixing,
         "background": avatar.background_bytes,
     }
@@ -175,7 +174,6 @@ def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avat
         layer_weights=weights / total,
     )
     modes = _tensor(tensors, "vas_modes", (None, count, VAS_ATTRIBUTES), np.int8)
-    mode_reach = _tensor(tensors, "vas_reach", (len(modes), VAS_ATTRIBUTES), np.float32)
     return Avatar(
         identity=identity,
         offsets=_tensor(tensors, "offsets", (None, 3), np.int16).astype(np.float32)
@@ -188,7 +186,8 @@ def decode(tensors: Tensors, camera: Camera, provenance: dict[str, Any]) -> Avat
         camera=camera,
         gaussians=gaussians,
         vas=VasResidual(
-            modes * (mode_reach[:, None] / np.float32(127)),
+            modes,
+            _tensor(tensors, "vas_reach", (len(modes), VAS_ATTRIBUTES), np.float32),
             _tensor(tensors, "vas_mixing", (len(modes), VAS_INPUTS), np.float32),
         ),
         background_bytes=background,

@@ -1,8 +1,8 @@
 """Real time: motion latent to picture, without autograd and without making intermediate clouds.
 
-latent -> head parameters -> mesh -> map of every triangle to camera coordinates -> splats -> depth
-order -> tile lists -> bytes. Gaussians go from canonical space to splats in one kernel; what it
-computes is what ``Avatar.pose`` followed by ``render_cloud`` computes.
+latent -> head parameters -> mesh -> map of every triangle to camera coordinates -> VAS residual ->
+splats -> depth order -> tile lists -> bytes. Gaussians go from canonical space to splats in one
+kernel; what it computes is what ``Avatar.pose`` followed by ``render_cloud`` computes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from vasa3d.kernels.threads import run_chunks
 from vasa3d.renderer import RenderConfig
 from vasa3d.renderer.drawing import draw_bytes, shape_background
 from vasa3d.renderer.splats import Binding, Splats, project_cloud, tile_bands
-from vasa3d.types import F32, NUM_CHANNELS, U8, Camera, MotionLatents
+from vasa3d.types import F32, NUM_CHANNELS, U8, Camera, GaussianCloud, MotionLatents
 
-STAGES = ("parameters", "mesh", "project", "lists", "composite")
-"""Steps of one frame, in order; ``project`` poses the Gaussians, adds the VAS residual and sorts."""
+STAGES = ("parameters", "mesh", "residual", "project", "lists", "composite")
+"""Steps of one frame, in order; ``project`` poses the Gaussians and sorts."""
 
 _MAP_CHUNK = 2048
 
@@ -70,6 +70,7 @@ class LiveView:
         self._inverses = triangle_inverses(self._rest, self._faces)
         self._maps = np.empty((len(used), 3, 4), np.float32)
         self._vertices = np.empty_like(self._rest)
+        self._cloud: GaussianCloud | None = None
         self._splats: Splats | None = None
 
     def draw(
@@ -119,6 +120,8 @@ class LiveView:
         joint_maps = to_camera[:, :3] @ self._head.joint_transforms(joints, translation)[:, :3]
         joint_maps[..., 3] += to_camera[:, 3]
         done("mesh")
+        self._cloud = avatar.canonical_cloud(one, reuse=self._cloud)
+        done("residual")
         binding = Binding(
             self._triangles,
             self._maps,
@@ -126,9 +129,8 @@ class LiveView:
             np.ascontiguousarray(joint_maps, np.float32),
         )
         self._splats = project_cloud(
-            avatar.canonical_cloud(one), view, self._config,
-            binding=binding, reuse=self._splats,
-        )  # fmt: skip
+            self._cloud, view, self._config, binding=binding, reuse=self._splats
+        )
         done("project")
         bands = list(tile_bands(self._splats))
         done("lists")

@@ -66,6 +66,10 @@ def bench_animate(
     avatar: AvatarFile = None,
     gaussians: Gaussians = None,
     size: Size = 512,
+    rank: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, max=64, help="Modes of a random VAS residual; its own by default."),
+    ] = None,
     threads: Threads = None,
     frames: Frames = 200,
     as_json: AsJson = False,
@@ -75,12 +79,15 @@ def bench_animate(
     \b
     Examples:
       vasa3d bench animate
+      vasa3d bench animate --rank 4 --gaussians 60000
       vasa3d bench animate --avatar me.vasa3d --size 256 --json
     """
-    from vasa3d.evaluation.benchmark import benchmark_animate
+    from vasa3d.evaluation.benchmark import benchmark_animate, with_residual
 
     reporter = Reporter(as_json)
     shown = _prepare(reporter, avatar, gaussians, threads)
+    if rank is not None:
+        shown = with_residual(shown, rank)
     _finish(reporter, benchmark_animate(shown, size, frames))
 
 

@@ -150,7 +150,7 @@ def with_residual(avatar: Avatar, rank: int, seed: int = 0) -> Avatar:
     rng, count = np.random.default_rng(seed), len(avatar.gaussians)
     residual = VasResidual(
         rng.integers(-127, 128, (rank, count, VAS_ATTRIBUTES), np.int8),
-        np.tile(np.float32(RESIDUAL_UNITS), (rank, 1)),
+        np.tile(np.array(RESIDUAL_UNITS, np.float32), (rank, 1)),
         rng.normal(0.0, 0.3, (rank, VAS_INPUTS)).astype(np.float32),
     )
     return replace(avatar, vas=residual)
