@@ -25,6 +25,8 @@ _MOUTH_COLORS = {
 }  # fmt: skip
 """Usual sRGB colours in good light."""
 _EYE_SURROUND_METRES = 0.026
+_FLAT, _STEEP = 0.25, 0.6
+"""Cosines between view and normal from which the photo's colours count, and from which they count fully."""
 _USUAL_SKIN_LIGHT = 0.72
 """Brightest channel of well-lit fair skin."""
 
@@ -93,11 +95,12 @@ def skin_colors(
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     facing = np.clip(-np.sum(normals * rays, 1), 0.0, 1.0)
     nearest = read_pixels(depth, pixels, nearest=True)
-    visible = (nearest > 0) & (np.abs(nearest - z) < 0.004) & (facing > 0.2) & ~folded & skin
+    visible = (nearest > 0) & (np.abs(nearest - z) < 0.004) & (facing > _FLAT) & ~folded & skin
     soft = cv2.GaussianBlur(image, (0, 0), 1.2)
     sampled = read_pixels(soft, pixels)
     trust = read_pixels(trusted, pixels)
-    weight = np.where(visible, facing**2 * trust**2, 0.0)
+    seen_well = np.clip((facing - _FLAT) / (_STEEP - _FLAT), 0.0, 1.0)
+    weight = np.where(visible, seen_well**2 * facing**2 * trust**2, 0.0)
     weight *= _clear_of_lashes(head, vertices, sampled, weight > 0)
     mirrored = head.mirror
     share = np.clip(1.0 - weight / 0.15, 0.0, 1.0) * 0.25

@@ -17,10 +17,20 @@ from PIL import Image
 
 from vasa3d.avatar.avatar import Avatar, canonical_vertices, photo_vertices
 from vasa3d.avatar.back import BackColors, Skull, back_mesh, head_cover, silhouette_distance
+from vasa3d.avatar.bareness import BEHIND, FRONT, LEFT, RIGHT, hides
 from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors, solve_colors
 from vasa3d.avatar.deformation import VasResidual, mood_of
 from vasa3d.avatar.gaussians import Gaussians
-from vasa3d.avatar.layer import LayerShape, farthest_depth, shape_layer, surface_points
+from vasa3d.avatar.layer import (
+    STRIP_PIXELS,
+    LayerShape,
+    ear_plane,
+    farthest_depth,
+    opened,
+    shape_layer,
+    surface_points,
+)
+from vasa3d.avatar.outline import outline_offsets
 from vasa3d.avatar.sampling import (
     CELL_FILL,
     CLOSED_FILL,
@@ -67,7 +77,14 @@ _STRAND_STRETCH = 1.5
 _RIM_PIXELS = 16.0
 _RIM_SHRINK = 0.5
 _CHEEK_BEFORE_EARS_METRES = 0.03
+_REAR_COLLAR = 0.3
+_VEIL_METRES = 0.01
+_CLEAR_METRES = 0.008
+_TURNED_DEGREES = 15.0
+_HAIR_BESIDE_METRES = 0.01
 _BACK_FILL = 0.75
+_GRAZING_DEGREES = ((78.0, 84.0), (63.0, 75.0))
+"""Angles between view and normal from which, and up to which, detail fades: in the middle of the face and around."""
 _EYES = ("eyeLeft", "eyeRight")
 _LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
 _INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
@@ -114,7 +131,7 @@ def initialise(
     gaussians = _assemble(surface, layer)
     avatar = Avatar(
         identity=analysis.fit.identity,
-        offsets=analysis.fit.offsets,
+        offsets=scene.offsets,
         mood=scene.mood,
         photo_expression=analysis.fit.expression,
         photo_eyes=analysis.fit.eyes,
@@ -162,7 +179,10 @@ class _Scene:
         fit = analysis.fit
         self.camera = fit.camera
         self.mood = mood_of(fit.expression)
-        self.person: PersonalHead = head.personalised(fit.identity, fit.offsets)
+        fitted = head.personalised(fit.identity, fit.offsets)
+        posed = photo_vertices(fitted, fit.expression, self.mood, fit.eyes)
+        self.offsets = fit.offsets + outline_offsets(posed, analysis.alpha, head, fit.camera)
+        self.person: PersonalHead = head.personalised(fit.identity, self.offsets)
         self.canonical = canonical_vertices(self.person)
         self.posed = photo_vertices(self.person, fit.expression, self.mood, fit.eyes)
         self.to_canonical = triangle_affines(self.posed, self.canonical, head.faces)
@@ -170,6 +190,8 @@ class _Scene:
         self.normals = vertex_normals(self.posed, head.weld[head.faces])[head.weld]
         self.eye = camera_center(self.camera)
         self.focal = float(self.camera.K[0, 0])
+        self.middle = self._middle_of_face()
+        self.grazed = self._grazed()
         ratio = face_areas(self.canonical, head.faces) / np.maximum(
             face_areas(self.posed, head.faces), 1e-12
         )
@@ -185,6 +207,7 @@ class _Scene:
             self.unlike_skin,
             float(analysis.landmarks[13, 1]),
         )
+        self.skin = self._skin_colors()
         self.shape = self._layer_shape()
         self.back_colors = self._back_colors(self.shape.hanging, seed)
 
@@ -210,17 +233,15 @@ class _Scene:
         the face and the chin are never veiled: fringes and beards move with the skin.
         """
         points = self.analysis.landmarks[:, :2]
-        oval = points[list(FACE_OVAL)]
-        middle = oval.mean(0)
-        core = _polygon(middle + 0.88 * (oval - middle), self.face_id.shape) > 0
         foreign = cv2.GaussianBlur((self.unlike_skin > 3.2).astype(np.float32), (0, 0), 3.0) > 0.5
         chin = points[152, 1]
         limit = chin - 0.35 * (chin - points[1, 1])
         rows = np.arange(len(foreign))[:, None] + 0.5
         jaw = self._shown(self._faces_of("face", "lipUpper", "lipLower")) & (rows > limit)
+        jaw |= self._shown(self._faces_of("lipUpper")) | self._shown(self._faces_of("lipLower"))
         person = self.analysis.alpha > 0.3
         outside = person & ~self._shown(~self._layer_faces())
-        candidate = (foreign & person & ~core & ~jaw) | outside
+        candidate = (foreign & person & ~self.middle & ~jaw) | outside
         _, labels = cv2.connectedComponents(candidate.astype(np.uint8), connectivity=4)
         attached = np.isin(labels, np.unique(labels[outside])) & (labels > 0)
         return attached & ~outside
@@ -238,6 +259,33 @@ class _Scene:
         spread = np.maximum(1.5 * np.median(np.abs(skin - usual), 0), (12.0, 4.0, 4.0))
         return np.sqrt((((lab - usual) / spread) ** 2).sum(-1)).astype(np.float32)
 
+    def _middle_of_face(self) -> np.ndarray:
+        """(S, S) bool pixels within the face's outline and away from it."""
+        oval = self.analysis.landmarks[list(FACE_OVAL), :2]
+        center = oval.mean(0)
+        return _polygon(center + 0.88 * (oval - center), self.face_id.shape) > 0
+
+    def _grazed(self) -> F32:
+        """(S, S) how far the photo shows skin at too flat an angle for detail, 0 to 1.
+
+        Pixels stretched over such skin look torn from the side. Around nose and lips small features turn away from
+        the camera and need their pixels longer than cheeks do.
+        """
+        shown = self._shown(self._faces_of("skin"))
+        corners = self.head.faces[self.face_id[shown]]
+        normals = np.einsum("nk,nkd->nd", self.bary[shown], self.normals[corners])
+        rows, cols = np.nonzero(shown)
+        pixels = np.stack([cols, rows], 1).astype(np.float32) + 0.5
+        rays = unproject(pixels, self.depth[shown], self.camera) - self.eye
+        size = np.linalg.norm(normals, axis=1) * np.linalg.norm(rays, axis=1)
+        facing = -np.sum(normals * rays, 1) / np.maximum(size, 1e-9)
+        inner = self.middle[shown]
+        least = np.where(inner, *(_cosine(degrees[1]) for degrees in _GRAZING_DEGREES))
+        full = np.where(inner, *(_cosine(degrees[0]) for degrees in _GRAZING_DEGREES))
+        grazed = np.zeros(shown.shape, np.float32)
+        grazed[shown] = np.clip((full - facing) / (full - least), 0.0, 1.0)
+        return grazed
+
     # Detail coat
 
     def detail_coat(self, budget: int) -> _Coat:
@@ -245,7 +293,7 @@ class _Scene:
         skip = self.folded | self._faces_of(*_EYES)
         if self._mouth_gap() < 0.015:
             skip = skip | self._faces_of(*_INNER_MOUTH)
-        wanted = self.covered & ~self._shown(skip)
+        wanted = self.covered & ~self._shown(skip) & (self.grazed < 0.95)
         rgb = self.analysis.foreground
         cells = cut_cells(
             _at_output_detail(rgb), wanted.astype(np.float32), self._importance(), budget
@@ -265,7 +313,7 @@ class _Scene:
         return _Coat(
             means=means.astype(np.float32),
             covariances=transform_covariances(covariances, linear[:, :, :3]),
-            opacities=np.full(len(means), 0.97, np.float32),
+            opacities=(0.97 * (1.0 - self.grazed[rows, cols])).astype(np.float32),
             colors=_cell_colors(rgb, cells),
             triangles=face,
         )
@@ -345,22 +393,17 @@ class _Scene:
 
     def _inside_matte(self, posed: F32) -> np.ndarray:
         """(N,) bool points that neither stand out beside the person in the photo nor lie behind a veil."""
-        pixels, _ = project(posed, self.camera)
+        pixels, depth = project(posed, self.camera)
         solid = cv2.erode((self.analysis.alpha > 0.6).astype(np.uint8), np.ones((5, 5), np.uint8))
         inside = ((pixels >= 0) & (pixels < len(solid))).all(1)
-        solid[self.veiled] = 0
-        return inside & (read_pixels(solid, pixels, nearest=True) > 0)
+        inside &= read_pixels(solid, pixels, nearest=True) > 0
+        shown = read_pixels(self.depth, pixels, nearest=True)
+        veiled = read_pixels(self.veiled.astype(np.uint8), pixels, nearest=True) > 0
+        return inside & ~(veiled & (depth < shown + _VEIL_METRES))
 
     def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
         head, analysis = self.head, self.analysis
-        trusted = np.asarray(cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8)), np.float32)
-        folded_vertex = np.zeros(head.num_vertices, bool)
-        folded_vertex[head.faces[self.folded]] = True
-        for lid in _LIDS:
-            folded_vertex |= head.regions[lid]
-        colors = skin_colors(
-            head, self.posed, analysis.foreground, trusted, self.depth, self.camera, folded_vertex
-        )
+        colors = self.skin.copy()
         edges = np.concatenate(list(head.lid_rings.values()))
         pixels, _ = project(self.posed[edges], self.camera)
         soft = cv2.GaussianBlur(analysis.foreground, (0, 0), 1.5)
@@ -376,6 +419,23 @@ class _Scene:
         )
         result += hidden[:, None] * (self.back_colors(posed) - result)
         return self._paint_eyes(face, posed, result.astype(np.float32))
+
+    def _skin_colors(self) -> F32:
+        """(V, 3) colours of the skin, read where the photo surely shows it and completed from there."""
+        head, analysis = self.head, self.analysis
+        solid = np.where(self.veiled, 0.0, analysis.alpha).astype(np.float32)
+        trusted = np.where(
+            self.middle,
+            cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8)),
+            cv2.erode(solid, np.ones((13, 13), np.uint8)),
+        ).astype(np.float32)
+        folded = np.zeros(head.num_vertices, bool)
+        folded[head.faces[self.folded]] = True
+        for lid in _LIDS:
+            folded |= head.regions[lid]
+        return skin_colors(
+            head, self.posed, analysis.foreground, trusted, self.depth, self.camera, folded
+        )
 
     def _paint_eyes(self, face: I32, posed: F32, colors: F32) -> F32:
         """Eyeballs take the photo's own iris; what the lids hide of it is continued around the eye's axis."""
@@ -420,18 +480,77 @@ class _Scene:
         front = self._height_coat(
             shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage
         )
-        lined = shape.solid & overlap
+        # Thin strips of the layer beside skin are what the head's outline missed: from the side a lining stands out.
+        bulk = (shape.mask & ~shape.strips).astype(np.uint8)
+        lined = shape.solid & (cv2.dilate(bulk, np.ones((5, 5), np.uint8)) > 0)
         framed = _framing_importance(len(weight), _FINE_LINING_BEYOND) >= 1.0
         sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
         linings = [
-            self._height_coat(shape, sunk, cells, smooth, CLOSED_FILL)
-            for cells in (
+            self._height_coat(shape, sunk, plain, smooth, CLOSED_FILL)
+            for plain in (
                 self._plain_cells(lined & framed, config.lining_budget, coarsest=8),
                 self._plain_cells(lined & ~framed, config.lining_budget // 5, coarsest=16),
             )
         ]
-        back = self._back_coat(shape, config.back_budget, config.seed)
-        return _join_coats([front, *linings, back])
+        # A head that is turned far aside in the photo has half its face behind the silhouette.
+        in_view = self.veiled | self._shown(self._faces_of("scalp"))
+        in_view = in_view[tuple(cells.pixels.T)]
+        front = _keep(front, in_view | ~self._hides_face(front.means))
+        hidden = [*linings, self._back_coat(shape, config.back_budget, config.seed)]
+        return _join_coats([front, *(_keep(c, ~self._hides_skin(c.means)) for c in hidden)])
+
+    def _hides_face(self, points: F32) -> np.ndarray:
+        """(N,) bool points that hide the face from before."""
+        face = self._faces_of("face", "lipUpper", "lipLower")
+        return hides(points, self.posed, self.head.faces[face], FRONT, 0.5 * _CLEAR_METRES)
+
+    def _hides_skin(self, points: F32) -> np.ndarray:
+        """(N,) bool points that hide the face from before, or bare ears, cheeks and neck from the sides."""
+        hidden = self._hides_face(points)
+        centers = self.posed[self.head.faces].mean(1)
+        rows = project(centers, self.camera)[0][:, 1]
+        before_ears = centers[:, 2] > np.median(self.posed[self.head.regions["ears"], 2])
+        cheeks = self._faces_of("face") & before_ears
+        neck = self._faces_of("neck") & (rows > self._nape()[1]) & (rows < self._rear_collar())
+        for direction in (LEFT, RIGHT):
+            own = centers[:, 0] * direction[0] > 0
+            ear = self._faces_of("ears") & own
+            bare = np.zeros_like(ear)
+            if self._veil_over(ear) < 0.5:
+                bare |= ear
+            if self.shape.hanging < 0.5:
+                bare |= (cheeks | neck) & own
+            if self._turned_away(direction[0]):
+                bare |= cheeks & own
+            faces = self.head.faces[bare]
+            hidden |= hides(points, self.posed, faces, direction, _CLEAR_METRES)
+        if self.shape.hanging < 0.5:
+            faces = self.head.faces[neck]
+            hidden |= hides(points, self.posed, faces, BEHIND, _CLEAR_METRES)
+        return hidden
+
+    def _turned_away(self, side: float) -> bool:
+        """Whether the head is turned so far that its left (1) or right (-1) side lies behind the face."""
+        angle = np.degrees(np.arctan2(self.eye[0], self.eye[2]))
+        return bool(-side * angle > _TURNED_DEGREES)
+
+    def _nape(self) -> tuple[float, float]:
+        """Rows between which the hair ends behind."""
+        points = self.analysis.landmarks
+        chin, mouth = float(points[152, 1]), float(points[13, 1])
+        return mouth - 0.5 * (chin - mouth), mouth + 0.2 * (chin - mouth)
+
+    def _veil_over(self, faces: np.ndarray) -> float:
+        """Share of the pixels of faces (F,) bool that a veil hides."""
+        shown = self._shown(faces) & (self.analysis.alpha > 0.3)
+        return float(self.veiled[shown].mean()) if shown.any() else 0.0
+
+    def _rear_collar(self) -> float:
+        """Row down to which the neck is bare from behind: collars are higher there than at the throat."""
+        chin = float(self.analysis.landmarks[152, 1])
+        rows = np.nonzero(self._shown(self._faces_of("neck")) & self.covered)[0]
+        lowest = float(np.percentile(rows, 95)) if len(rows) else chin
+        return chin + _REAR_COLLAR * max(lowest - chin, 0.0)
 
     def _plain_cells(self, mask: np.ndarray, budget: int, coarsest: int) -> Cells:
         """Cells for smooth colours: large inside, small at the silhouette, so that none stands out beside it."""
@@ -453,14 +572,16 @@ class _Scene:
         rows = np.arange(len(shape.back))[:, None] + 0.5
         top, lobe = float(ears[:, 1].min()), float(np.percentile(ears[:, 1], 85))
         beside = ((rows < top) | (rows > lobe)).astype(np.float32)
+        plane = ear_plane(self.posed, self.head, self.camera, len(rows))
         vertices, faces = back_mesh(
             shape.front,
             shape.back,
             shape.rear,
             self.covered,
-            self.back_colors.skull.plane - _CHEEK_BEFORE_EARS_METRES * beside,
+            plane - _CHEEK_BEFORE_EARS_METRES * beside,
             self.camera,
         )
+        vertices = self._narrowed(vertices)
         middle = vertices[faces].mean(1)
         pixels, _ = project(middle, self.camera)
         importance = _framing_importance(len(shape.back), _FINE_LINING_BEYOND)
@@ -496,6 +617,19 @@ class _Scene:
             weights=shape.weights[rows, cols],
         )
 
+    def _narrowed(self, vertices: F32) -> F32:
+        """The back without what stands out beside a head that is turned away: there the photo shows face alone."""
+        head = self.posed[self.head.regions["scalp"]]
+        chin = float(self.posed[self.head.regions["face"], 1].min())
+        height = np.clip((vertices[:, 1] - chin) / (float(head[:, 1].max()) - chin) / 0.2, 0.0, 1.0)
+        result = vertices.copy()
+        for side in (1.0, -1.0):
+            if self._turned_away(side):
+                limit = float((side * head[:, 0]).max()) + _HAIR_BESIDE_METRES
+                beyond = np.maximum(side * vertices[:, 0] - limit, 0.0)
+                result[:, 0] -= side * height * beyond
+        return result
+
     def _within_silhouette(self, means: F32, axis: F32) -> F32:
         """(N, 1) factors that keep Gaussians from standing out beside the person in the photo."""
         ends = [project(means + sign * axis, self.camera)[0] for sign in (-1.5, 1.5)]
@@ -504,20 +638,19 @@ class _Scene:
 
     def _back_colors(self, hanging: float, seed: int) -> BackColors:
         """Colours of the back: clothes and neck go on around, the skull is covered by its hair."""
-        points = self.analysis.landmarks
-        chin, mouth = float(points[152, 1]), float(points[13, 1])
         skin = self._faces_of("skin") & ~self._layer_faces()
         if hanging < 0.5:
             skin &= ~self._faces_of("neck")
+        outline = self._sure() & ~(self._shown(skin) & self.covered)
         pixels, depth = project(self.posed, self.camera)
         ears, scalp = self.head.regions["ears"], self.head.regions["scalp"]
         plane = float(np.median(depth[ears]))
         return BackColors(
             self.analysis.foreground,
-            self._sure() & ~(self._shown(skin) & self.covered),
+            opened(outline, STRIP_PIXELS),
             self.cover,
             self.distance,
-            (mouth - 0.5 * (chin - mouth), mouth + 0.2 * (chin - mouth)),
+            self._nape(),
             Skull(
                 middle=float(pixels[scalp, 0].mean()),
                 plane=plane,
@@ -574,6 +707,8 @@ class _Scene:
     ) -> _Coat:
         _, normals = surface_points(depth, self.camera)
         rows, cols = cells.pixels.T
+        flat = shape.strips[:, :, None]
+        normals = np.where(flat, -self.camera.viewmat[2, :3], normals).astype(np.float32)
         at = unproject(cells.centers, depth[rows, cols], self.camera)
         sigma = fill * cells.sizes * depth[rows, cols] / self.focal
         opacity = np.ones(len(at), np.float32) if opacity is None else opacity
@@ -617,6 +752,10 @@ def _framing_importance(size: int, beyond: int = 0) -> F32:
     importance = np.full((size, size), 0.04, np.float32)
     importance[margin:-margin, margin:-margin] = 1.0
     return importance
+
+
+def _cosine(degrees: float) -> float:
+    return float(np.cos(np.radians(degrees)))
 
 
 def _polygon(outline: F32, shape: tuple[int, ...]) -> np.ndarray:

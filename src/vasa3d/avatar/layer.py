@@ -27,6 +27,8 @@ _HANGING_SHARE = 0.8
 _RIM_SOFTNESS = 0.05
 _JOIN_METRES = 0.03
 _CLEARANCE_METRES = 0.003
+STRIP_PIXELS = 13
+"""Parts of the layer narrower than this are strips."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class LayerShape:
 
     Attributes:
         mask: (S, S) bool where the layer is what the photo shows.
+        strips: (S, S) bool its thin strips beside skin: what the outline of the head model missed.
         solid: (S, S) bool the whole person, behind which the back lies.
         rear: (S, S) bool the same without the silhouette and without ears that stand out beside the skull.
         front: (S, S) float32 camera depth of the front, defined on ``mask`` and around it.
@@ -44,6 +47,7 @@ class LayerShape:
     """
 
     mask: np.ndarray
+    strips: np.ndarray
     solid: np.ndarray
     rear: np.ndarray
     front: F32
@@ -83,6 +87,7 @@ def shape_layer(
     """
     person = alpha > 0.08
     mask = person & ~covered
+    strips = mask & ~opened(mask, STRIP_PIXELS)
     _, depth = project(vertices, camera)
     scale = float(np.median(depth)) / float(camera.K[0, 0])
     inner = _distance_inside(alpha > 0.3) * scale
@@ -97,14 +102,19 @@ def shape_layer(
     half = front_reach + (_TORSO_HALF_THICKNESS_METRES - front_reach) * low
     rounding = _HEAD_ROUNDING_METRES + (_TORSO_ROUNDING_METRES - _HEAD_ROUNDING_METRES) * low
     front = plane - half * _circle(inner / rounding)
-    front = _join(front, covered, face_depth, scale)
+    front = _join(front, covered, face_depth, strips, scale)
     front = np.where(under_depth > 0, np.minimum(front, under_depth - _CLEARANCE_METRES), front)
     half_back = back_reach + (_TORSO_HALF_THICKNESS_METRES - back_reach) * low
-    back = plane + half_back * _circle(inner / np.maximum(rounding, half_back))
+    # Where the head turns away its rear begins farther off.
+    turned = np.maximum(ear_plane(vertices, head, camera, len(alpha)) - head_plane, 0.0)
+    back = (
+        plane + turned * (1.0 - low) + half_back * _circle(inner / np.maximum(rounding, half_back))
+    )
     back = np.maximum(back, np.where(rear_depth > 0, rear_depth + _CLEARANCE_METRES, 0.0))
     back = _smooth(back, person, 3.0)
     return LayerShape(
         mask=mask,
+        strips=strips,
         solid=alpha > 0.5,
         rear=_inner(alpha > 0.5) & ~(ears & covered & (rear_depth == 0)),
         front=_smooth(front, person, 4.0).astype(np.float32),
@@ -112,6 +122,17 @@ def shape_layer(
         weights=_spread_weights(mesh_weights, head, low),
         hanging=hanging,
     )
+
+
+def ear_plane(vertices: F32, head: ArkitHead, camera: Camera, size: int) -> np.ndarray:
+    """(1, S) camera depth, in each column, of the plane through the ears that parts the head's front from its rear."""
+    pixels, depth = project(vertices, camera)
+    ears = head.regions["ears"]
+    right = vertices[:, 0] < 0
+    ends = [ears & right, ears & ~right]
+    x, z = (np.array([np.median(values[end]) for end in ends]) for values in (pixels[:, 0], depth))
+    order = np.argsort(x)
+    return np.interp(np.arange(size) + 0.5, x[order], z[order])[None, :]
 
 
 def farthest_depth(vertices: F32, faces: I32, camera: Camera) -> F32:
@@ -206,8 +227,10 @@ def _share_of_torso(
     return np.broadcast_to((ramp**2 * (3 - 2 * ramp))[:, None], shape)
 
 
-def _join(front: np.ndarray, covered: np.ndarray, face_depth: F32, scale: float) -> np.ndarray:
-    """Let the layer start at the face's depth where the two touch."""
+def _join(
+    front: np.ndarray, covered: np.ndarray, face_depth: F32, strips: np.ndarray, scale: float
+) -> np.ndarray:
+    """Let the layer start at the face's depth where the two touch; thin strips stay there."""
     if not covered.any():
         return front
     distance, labels = cv2.distanceTransformWithLabels(
@@ -217,9 +240,15 @@ def _join(front: np.ndarray, covered: np.ndarray, face_depth: F32, scale: float)
     depth_of[labels[covered]] = face_depth[covered]
     nearest = depth_of[labels]
     nearest = _smooth(np.where(covered, face_depth, nearest), np.ones_like(covered), 9.0)
-    step = np.clip(distance * scale / _JOIN_METRES, 0.0, 1.0)
+    step = np.where(strips, 0.0, np.clip(distance * scale / _JOIN_METRES, 0.0, 1.0))
     share = step**2 * (3 - 2 * step)
     return np.where(covered, face_depth, nearest + (front - nearest) * share)
+
+
+def opened(mask: np.ndarray, side: int) -> np.ndarray:
+    """The parts of a mask (S, S) bool that squares of ``side`` pixels fit into."""
+    square = np.ones((side, side), np.uint8)
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, square) > 0
 
 
 def _inner(mask: np.ndarray) -> np.ndarray:
