@@ -7,6 +7,7 @@ from vasa3d.customisation.trainable import Pose, TrainableAvatar
 from vasa3d.kernels.threads import get_num_threads, set_num_threads
 from vasa3d.losses import l1
 from vasa3d.renderer import render_cloud
+from vasa3d.types import ARKIT_INDEX, MotionLatents
 
 WHITE = torch.ones(3)
 
@@ -59,3 +60,19 @@ def test_a_step_is_the_same_with_every_number_of_threads(avatar) -> None:
     set_num_threads(before)
     assert (results[0].means == results[1].means).all()
     assert (results[0].colors == results[1].colors).all()
+
+
+def test_the_residual_is_nothing_in_the_portrait_and_survives_the_way_back(avatar) -> None:
+    trained = TrainableAvatar(avatar, rank=2)
+    with torch.no_grad():
+        noise = np.random.default_rng(0).normal(0.0, 1.0, trained.modes.shape)
+        trained.modes += torch.from_numpy(noise).float()
+    camera, moved = avatar.camera.resized(96, 96), MotionLatents.rest()
+    moved.dyn[0, ARKIT_INDEX["jawOpen"]] = 0.5
+    made = trained.to_avatar()
+    for latents, same in ((avatar.photo_latents, True), (moved, False)):
+        pose = Pose.of(avatar, latents)
+        full, base = (trained.draw(pose, camera, residual=on).rgb.detach() for on in (True, False))
+        assert torch.allclose(full, base, atol=1e-6) == same
+        again = render_cloud(made.pose(latents), camera).rgb
+        assert np.quantile(np.abs(again - full.numpy()), 0.98) < 2.0 / 255.0  # modes are bytes

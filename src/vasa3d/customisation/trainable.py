@@ -79,9 +79,10 @@ class TrainableAvatar:
             # Modes start at nothing, so the mixing decides what each will be for.
             modes = np.zeros((rank, len(g), VAS_ATTRIBUTES), np.float32)
             mixing = np.random.default_rng(seed).normal(0.0, 1.0, (rank, VAS_INPUTS))
-            mixing[:, -1] = 0.0  # what never changes is the base's
         self.modes = _parameter(modes)
-        self.mixing = _parameter(mixing)
+        # The portrait itself is the base's: there the residual is nothing. The last column follows from that.
+        self.mixing = _parameter(mixing[:, :-1])
+        self._origin = torch.from_numpy(residual_inputs(avatar.photo_latents)[:-1])
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -107,7 +108,7 @@ class TrainableAvatar:
         means, quats, scales = self.means, self.quats, self.log_scales
         opacities, colors = self.logits.sigmoid(), self.colors
         if residual and len(self.modes):
-            weights = self.mixing @ torch.from_numpy(pose.inputs)
+            weights = self.mixing @ (torch.from_numpy(pose.inputs[:-1]) - self._origin)
             change = (weights @ self.modes.flatten(1)).view(-1, VAS_ATTRIBUTES) * self._units
             means, quats, scales = (
                 means + change[:, :3],
@@ -158,7 +159,9 @@ class TrainableAvatar:
         # Rotations are now of length one, and so must their changes be measured.
         units = np.tile(np.float32(RESIDUAL_UNITS), (len(quats), 1))
         units[:, 3:7] /= np.maximum(length, 1e-12)
-        residual = VasResidual.of(values["modes"] * units, values["mixing"].copy())
+        constant = -values["mixing"] @ self._origin.numpy()
+        mixing = np.concatenate([values["mixing"], constant[:, None]], axis=1)
+        residual = VasResidual.of(values["modes"] * units, mixing)
         return replace(self._avatar, gaussians=gaussians, vas=residual)
 
 

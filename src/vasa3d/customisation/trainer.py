@@ -162,12 +162,15 @@ class Customisation:
             group["lr"] = rate * config.last_rate**progress
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, torch.Tensor] = {}
-        residual = (
-            config.rank > 0 and progress >= _RESIDUAL_FROM and rng.uniform() >= config.base_share
-        )
         lesson = self._photo
         if self._lessons and rng.uniform() >= config.photo_share:
             lesson = self._lessons[rng.integers(len(self._lessons))]
+        residual = (
+            lesson is not self._photo
+            and config.rank > 0
+            and progress >= _RESIDUAL_FROM
+            and rng.uniform() >= config.base_share
+        )
         picture = self._frame_terms(lesson, residual, rng, terms)
         if config.weights.sharpening > 0.0 and progress >= _SHARPENING_FROM:
             terms["sharpening"] = config.weights.sharpening * edge_distance(
