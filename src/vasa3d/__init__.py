@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vasa3d.pipeline import render as render
     from vasa3d.pipeline import resolve_background as resolve_background
     from vasa3d.pipeline import speak as speak
+    from vasa3d.pipeline import track as track
     from vasa3d.renderer import RenderConfig as RenderConfig
     from vasa3d.renderer import render_cloud as render_cloud
     from vasa3d.types import AudioClip as AudioClip
@@ -53,6 +54,7 @@ _HOMES = {
     "render_cloud": "renderer",
     "resolve_background": "pipeline",
     "speak": "pipeline",
+    "track": "pipeline",
     "write_motion": "motion.formats",
     "write_ply": "exchange",
     "write_video": "video",

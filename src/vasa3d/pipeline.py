@@ -1,16 +1,18 @@
 """The product in a page: create an avatar from a photo, speak, render.
 
-photo -> load_image -> analyse -> initialise -> Avatar
+photo -> load_image -> analyse -> initialise -> customise -> Avatar
 sound -> load_audio -> speak -> MotionLatents
+video -> read_video -> track -> MotionLatents
 Avatar + MotionLatents + cameras + background -> render -> Iterator[Frame]
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,14 @@ from vasa3d.audio.clips import load_audio
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
+from vasa3d.customisation.animator import PhotoAnimator
+from vasa3d.customisation.checkpoint import load_checkpoint, save_checkpoint
+from vasa3d.customisation.trainer import (
+    QUALITIES,
+    Customisation,
+    CustomisationConfig,
+    photo_frame,
+)
 from vasa3d.errors import InputError
 from vasa3d.exchange.cameras import read_key_frames
 from vasa3d.geometry.cameras import orbit
@@ -33,6 +43,7 @@ from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis, analys
 from vasa3d.portrait.detection import LandmarkTracker
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
 from vasa3d.portrait.image import load_image
+from vasa3d.portrait.tracking import TRACKING_SIDE, track_frames
 from vasa3d.renderer import RenderConfig, render_clouds
 from vasa3d.renderer.config import DEFAULT_CONFIG, MAX_DRAWN_SIDE, MAX_SIDE, MIN_SIDE
 from vasa3d.types import (
@@ -45,8 +56,10 @@ from vasa3d.types import (
     Frame,
     MotionLatents,
 )
+from vasa3d.video import read_video
 from vasa3d.weights import sha256
 
+_CHECKPOINT_SECONDS = 20.0
 REPORT_SIDE = 512
 """Side of the pictures on which ``create`` reports its quality."""
 SWING_DEGREES = 25.0
@@ -70,7 +83,12 @@ class CreateResult:
 
 
 def create_events(
-    image_path: str | Path, *, face: int | None = None, seed: int = 0
+    image_path: str | Path,
+    *,
+    face: int | None = None,
+    seed: int = 0,
+    quality: str = "standard",
+    checkpoint: Path | None = None,
 ) -> Iterator[Event]:
     """Make an avatar from a photo, step by step.
 
@@ -78,16 +96,26 @@ def create_events(
         image_path: Portrait photo.
         face: Which face, 0 the largest; None takes the largest and refuses several equal ones.
         seed: Seed of all randomness.
+        quality: ``draft`` (seconds), ``standard`` (minutes) or ``high``; see ``customisation.trainer.QUALITIES``.
+        checkpoint: File that keeps the state of the optimisation while it runs; a run that was stopped goes on from
+            it. Removed at the end.
 
     Yields:
-        Progress; the last event's ``data["result"]`` is a ``CreateResult``.
+        Progress; while optimising now and then with ``data["preview"]``, a picture. The last event's
+        ``data["result"]`` is a ``CreateResult``.
 
     Raises:
         ImageError: The file is not a readable picture.
         FaceError: The picture shows no usable face.
+        OutputError: The checkpoint cannot be written.
     """
+    if quality not in QUALITIES:
+        raise InputError(
+            f"there is no quality {quality!r}.", hint="choose one of " + ", ".join(QUALITIES)
+        )
     start = time.perf_counter()
-    steps = 4
+    config = QUALITIES[quality]
+    steps = 4 if config is None else 5
     yield Event("read", 0, steps)
     photo = load_image(image_path)
     head = load_head()
@@ -96,26 +124,66 @@ def create_events(
     for line in analysis.warnings:
         yield Event("analyse", 1, steps, message=line, warning=True)
     yield Event("initialise", 2, steps)
+    photo_hash = hashlib.sha256(Path(image_path).read_bytes()).hexdigest()
     provenance = {
         "generator": f"vasa3d {__version__}",
-        "photo_sha256": hashlib.sha256(Path(image_path).read_bytes()).hexdigest(),
+        "photo_sha256": photo_hash,
         "head_sha256": sha256("head"),
-        "quality": "draft",
+        "quality": quality,
         "seed": seed,
         "consent": None,
     }
-    draft = initialise(analysis, head, InitConfig(seed=seed), provenance)
+    made = initialise(analysis, head, InitConfig(seed=seed), provenance)
+    if config is not None:
+        key = json.dumps([photo_hash, face, seed])
+        made = yield from _customise(made, analysis, replace(config, seed=seed), checkpoint, key)
     # What is used from here on is exactly what a file would hold.
-    avatar = decode(encode(draft), draft.camera, draft.provenance)
-    yield Event("measure", 3, steps)
+    avatar = decode(encode(made), made.camera, made.provenance)
+    yield Event("measure", steps - 1, steps)
     report = _report(avatar, analysis)
     report["seconds"] = round(time.perf_counter() - start, 2)
     yield Event("done", steps, steps, data={"result": CreateResult(avatar, report)})
 
 
-def create(image_path: str | Path, *, face: int | None = None, seed: int = 0) -> Avatar:
+def _customise(
+    draft: Avatar,
+    analysis: Analysis,
+    config: CustomisationConfig,
+    checkpoint: Path | None,
+    key: str,
+) -> Generator[Event, None, Avatar]:
+    """Optimise a draft; yields progress, returns the avatar."""
+    yield Event("animate")
+    work = Customisation(
+        draft,
+        photo_frame(analysis, draft, config.size),
+        PhotoAnimator(analysis, draft, config.size),
+        turning_point(draft),
+        config,
+    )
+    if checkpoint is not None and load_checkpoint(checkpoint, work, key):
+        yield Event("customise", work.step, config.steps, message=f"going on at step {work.step}.")
+    saved = time.monotonic()
+    try:
+        for event in work.run():
+            yield event
+            if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                save_checkpoint(checkpoint, work, key)
+                saved = time.monotonic()
+    except (KeyboardInterrupt, GeneratorExit, SystemExit):
+        if checkpoint is not None and 0 < work.step < config.steps:
+            save_checkpoint(checkpoint, work, key)
+        raise
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return work.avatar()
+
+
+def create(
+    image_path: str | Path, *, face: int | None = None, seed: int = 0, quality: str = "standard"
+) -> Avatar:
     """Make an avatar from a photo; see ``create_events``."""
-    *_, last = create_events(image_path, face=face, seed=seed)
+    *_, last = create_events(image_path, face=face, seed=seed, quality=quality)
     return last.data["result"].avatar
 
 
@@ -139,6 +207,24 @@ def speak(
     """
     clip = audio if isinstance(audio, AudioClip) else load_audio(audio)
     return speak_clip(clip, fps=fps, seed=seed, controls=controls)
+
+
+def track(video: str | Path, *, fps: float | None = None) -> MotionLatents:
+    """Motion of the face in a video.
+
+    Args:
+        video: Clip of one person.
+        fps: Frames a second; None for the video's own.
+
+    Returns:
+        Pose and gaze relative to the first frame; expression as it is.
+
+    Raises:
+        InputError: Not a readable video, or one that is too large or too long.
+        FaceError: Most of its pictures show no face.
+    """
+    pictures, rate = read_video(video, fps=fps, max_side=TRACKING_SIDE)
+    return track_frames(pictures, rate).motion
 
 
 def render(
