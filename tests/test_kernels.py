@@ -160,15 +160,18 @@ def test_tile_lists_hold_each_splat_once_per_tile_in_depth_order(chunk: int, cut
     order = rng.permutation(400).astype(np.uint32)
     chunks = range(0, 400, chunk)
     counts = np.zeros((len(chunks), 81), np.int64)
+    sorted_rects = np.empty_like(rects)
     for row, start in enumerate(chunks):
-        count_items(start, min(start + chunk, 400), order, rects, 9, 9, counts[row])
+        count_items(start, min(start + chunk, 400), order, rects, 9, 9, counts[row], sorted_rects)
     offsets = np.concatenate([[0], np.cumsum(counts.sum(0))])
     starts_of = offsets[:-1] + np.cumsum(counts, axis=0) - counts
     items = np.full(offsets[-1], 9999, np.uint32)
     for first, last in ((0, cut), (cut, 81)):
         for row, start in enumerate(chunks):
             positions = starts_of[row, first:last].copy()
-            list_items(start, min(start + chunk, 400), order, rects, 9, first, positions, items)
+            list_items(
+                start, min(start + chunk, 400), order, sorted_rects, 9, first, positions, items
+            )
     for tile in range(81):
         y, x = divmod(tile, 9)
         inside = [

@@ -38,6 +38,7 @@ from vasa3d.kernels.projection import (
     SPLAT_WIDTH,
     TILE,
     flat_covariance,
+    map_entries,
     pixel_jacobian,
     slope_limits,
 )
@@ -312,7 +313,7 @@ def _differentiate_one(
     ty = (view[1, 0] * x + view[1, 1] * y + view[1, 2] * z + view[1, 3]) / depth
     low_x, high_x, low_y, high_y = limits
     sx, sy = min(max(tx, low_x), high_x), min(max(ty, low_y), high_y)
-    u0, u1, u2, v0, v1, v2 = pixel_jacobian(view, k, sx, sy, depth)
+    u0, u1, u2, v0, v1, v2 = pixel_jacobian(map_entries(view), k, sx, sy, depth)
     a, b, c = flat_covariance(xx, xy, xz, yy, yz, zz, u0, u1, u2, v0, v1, v2)
 
     # By S' = [[a, b], [b, c]]: P W P / 2, as a full symmetric matrix.

@@ -51,19 +51,55 @@ def slope_limits(k, width, height):  # pragma: no cover - compiled
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def pixel_jacobian(view, k, sx, sy, depth):  # pragma: no cover - compiled
-    """Rows u, v of J R, the derivative of the pixel by the world point, at slopes (sx, sy)."""
+def map_entries(a):  # pragma: no cover - compiled
+    """The twelve numbers of a map (3, 4), row by row: as values they stay in registers."""
+    return (
+        float(a[0, 0]), float(a[0, 1]), float(a[0, 2]), float(a[0, 3]),
+        float(a[1, 0]), float(a[1, 1]), float(a[1, 2]), float(a[1, 3]),
+        float(a[2, 0]), float(a[2, 1]), float(a[2, 2]), float(a[2, 3]),
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _blend(weights, maps):  # pragma: no cover - compiled
+    """``map_entries`` of the sum of maps (J, 3, 4) with weights (J,)."""
+    r00 = r01 = r02 = p0 = r10 = r11 = r12 = p1 = r20 = r21 = r22 = p2 = 0.0
+    for joint in range(len(weights)):
+        w = float(weights[joint])
+        if w == 0.0:  # most hang on one joint only
+            continue
+        a = maps[joint]
+        r00, r01, r02, p0 = (
+            r00 + w * a[0, 0],
+            r01 + w * a[0, 1],
+            r02 + w * a[0, 2],
+            p0 + w * a[0, 3],
+        )
+        r10, r11, r12, p1 = (
+            r10 + w * a[1, 0],
+            r11 + w * a[1, 1],
+            r12 + w * a[1, 2],
+            p1 + w * a[1, 3],
+        )
+        r20, r21, r22, p2 = (
+            r20 + w * a[2, 0],
+            r21 + w * a[2, 1],
+            r22 + w * a[2, 2],
+            p2 + w * a[2, 3],
+        )
+    return r00, r01, r02, p0, r10, r11, r12, p1, r20, r21, r22, p2
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def pixel_jacobian(entries, k, sx, sy, depth):  # pragma: no cover - compiled
+    """Rows u, v of J R, the derivative of the pixel by the world point, at slopes (sx, sy).
+
+    ``entries`` are ``map_entries`` of world to camera.
+    """
     jx, js, jy = k[0, 0] / depth, k[0, 1] / depth, k[1, 1] / depth
-    x0, x1, x2 = (
-        view[0, 0] - sx * view[2, 0],
-        view[0, 1] - sx * view[2, 1],
-        view[0, 2] - sx * view[2, 2],
-    )
-    y0, y1, y2 = (
-        view[1, 0] - sy * view[2, 0],
-        view[1, 1] - sy * view[2, 1],
-        view[1, 2] - sy * view[2, 2],
-    )
+    r00, r01, r02, _, r10, r11, r12, _, r20, r21, r22, _ = entries
+    x0, x1, x2 = r00 - sx * r20, r01 - sx * r21, r02 - sx * r22
+    y0, y1, y2 = r10 - sy * r20, r11 - sy * r21, r12 - sy * r22
     return jx * x0 + js * y0, jx * x1 + js * y1, jx * x2 + js * y2, jy * y0, jy * y1, jy * y2
 
 
@@ -132,30 +168,20 @@ def project_splats(
     """
     fx, fy, skew, cx, cy = k[0, 0], k[1, 1], k[0, 1], k[0, 2], k[1, 2]
     low_x, high_x, low_y, high_y = slope_limits(k, width, height)
-    to_camera = view.copy()
+    still = map_entries(view)
     if binding is not None:
         triangles, triangle_maps, layer_weights, joint_maps = binding
     for n in range(start, stop):
         keys[n] = 0
         rects[n, 1] = rects[n, 0] = 0
         rects[n, 3] = rects[n, 2] = 0
-        if binding is not None:
-            if n < len(triangles):
-                face = triangles[n]
-                for i in range(3):
-                    for j in range(4):
-                        to_camera[i, j] = triangle_maps[face, i, j]
-            else:
-                row = n - len(triangles)
-                for i in range(3):
-                    for j in range(4):
-                        total = np.float32(0.0)
-                        for joint in range(layer_weights.shape[1]):
-                            total += layer_weights[row, joint] * joint_maps[joint, i, j]
-                        to_camera[i, j] = total
-        r00, r01, r02, p0 = to_camera[0]
-        r10, r11, r12, p1 = to_camera[1]
-        r20, r21, r22, p2 = to_camera[2]
+        if binding is None:
+            moved = still
+        elif n < len(triangles):
+            moved = map_entries(triangle_maps[triangles[n]])
+        else:
+            moved = _blend(layer_weights[n - len(triangles)], joint_maps)
+        r00, r01, r02, p0, r10, r11, r12, p1, r20, r21, r22, p2 = moved
         x, y, z = float(means[n, 0]), float(means[n, 1]), float(means[n, 2])
         depth = r20 * x + r21 * y + r22 * z + p2
         opacity = min(float(opacities[n]), 1.0)
@@ -169,7 +195,7 @@ def project_splats(
         tx = (r00 * x + r01 * y + r02 * z + p0) / depth
         ty = (r10 * x + r11 * y + r12 * z + p1) / depth
         sx, sy = min(max(tx, low_x), high_x), min(max(ty, low_y), high_y)
-        u0, u1, u2, v0, v1, v2 = pixel_jacobian(to_camera, k, sx, sy, depth)
+        u0, u1, u2, v0, v1, v2 = pixel_jacobian(moved, k, sx, sy, depth)
         a, b, c = flat_covariance(xx, xy, xz, yy, yz, zz, u0, u1, u2, v0, v1, v2)
         det = a * c - b * b
         mx, my = fx * tx + skew * ty + cx, fy * ty + cy

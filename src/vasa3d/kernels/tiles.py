@@ -71,7 +71,9 @@ def depth_order(keys):  # pragma: no cover - compiled
 
 
 @njit(nogil=True, cache=True)
-def count_items(start, stop, order, rects, tiles_x, tiles_y, counts):  # pragma: no cover - compiled
+def count_items(
+    start, stop, order, rects, tiles_x, tiles_y, counts, sorted_rects
+):  # pragma: no cover - compiled
     """Number of the sorted splats ``start`` to ``stop`` in each tile.
 
     Each rectangle adds to four corners of a difference table, whose running sums along x and y
@@ -85,10 +87,13 @@ def count_items(start, stop, order, rects, tiles_x, tiles_y, counts):  # pragma:
         tiles_x: Tiles in a row.
         tiles_y: Rows of tiles.
         counts: (tiles_x * tiles_y,) int64 output, tiles row by row.
+        sorted_rects: (M, 4) int32 output, the rectangles nearest first.
     """
     table = np.zeros((tiles_y + 1, tiles_x + 1), np.int64)
     for m in range(start, stop):
         x0, x1, y0, y1 = rects[order[m]]
+        sorted_rects[m, 0], sorted_rects[m, 1] = x0, x1
+        sorted_rects[m, 2], sorted_rects[m, 3] = y0, y1
         table[y0, x0] += 1
         table[y0, x1] -= 1
         table[y1, x0] -= 1
@@ -104,7 +109,7 @@ def count_items(start, stop, order, rects, tiles_x, tiles_y, counts):  # pragma:
 
 @njit(nogil=True, cache=True)
 def list_items(
-    start, stop, order, rects, tiles_x, first_tile, positions, items
+    start, stop, order, sorted_rects, tiles_x, first_tile, positions, items
 ):  # pragma: no cover - compiled
     """Write the sorted splats ``start`` to ``stop`` into the lists of some consecutive tiles.
 
@@ -112,7 +117,7 @@ def list_items(
         start: First splat in ``order``.
         stop: One past the last.
         order: (M,) uint32 splats, nearest first.
-        rects: (N, 4) int32 tiles covered by each splat.
+        sorted_rects: (M, 4) int32 of ``count_items``.
         tiles_x: Tiles in a row.
         first_tile: Tile of the first list.
         positions: (L,) int64 where these splats' entries of each list begin in ``items``; moved to
@@ -123,10 +128,12 @@ def list_items(
     row_0, row_1 = first_tile // tiles_x, (end_tile + tiles_x - 1) // tiles_x
     for m in range(start, stop):
         index = order[m]
-        rect = rects[index]
-        for ty in range(max(rect[2], row_0), min(rect[3], row_1)):
-            first = max(ty * tiles_x + rect[0], first_tile)
-            last = min(ty * tiles_x + rect[1], end_tile)
+        x0, x1, y0, y1 = sorted_rects[m]
+        for ty in range(max(y0, row_0), min(y1, row_1)):
+            first = max(ty * tiles_x + x0, first_tile)
+            last = min(ty * tiles_x + x1, end_tile)
             for tile in range(first, last):
-                items[positions[tile - first_tile]] = index
-                positions[tile - first_tile] += 1
+                slot = np.uint64(tile - first_tile)  # unsigned: not checked for less than 0
+                place = positions[slot]
+                items[np.uint64(place)] = index
+                positions[slot] = place + 1

@@ -117,9 +117,13 @@ def tile_bands(splats: Splats) -> Iterator[TileLists]:
     chunk = max(_LIST_CHUNK, -(-len(order) // _MAX_LIST_CHUNKS))
     num_chunks = max(1, -(-len(order) // chunk))
     counts = np.zeros((num_chunks, num_tiles), np.int64)
+    sorted_rects = np.empty((len(order), 4), np.int32)
 
     def count(start: int, stop: int) -> None:
-        count_items(start, stop, order, rects, tiles_x, splats.tiles_y, counts[start // chunk])
+        count_items(
+            start, stop, order, rects, tiles_x, splats.tiles_y, counts[start // chunk],
+            sorted_rects,
+        )  # fmt: skip
 
     run_chunks(count, len(order), chunk)
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts.sum(0))])
@@ -138,7 +142,9 @@ def tile_bands(splats: Splats) -> Iterator[TileLists]:
             positions: NDArray[np.int64] = positions,
             items: NDArray[np.uint32] = items,
         ) -> None:
-            list_items(start, stop, order, rects, tiles_x, first, positions[start // chunk], items)
+            list_items(
+                start, stop, order, sorted_rects, tiles_x, first, positions[start // chunk], items
+            )
 
         run_chunks(fill, len(order), chunk)
         yield TileLists(first, ends[first : last + 1] - ends[first], items)
