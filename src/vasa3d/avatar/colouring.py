@@ -24,6 +24,10 @@ _MOUTH_COLORS = {
     "gumsLower": (0.62, 0.35, 0.33), "tongue": (0.66, 0.36, 0.34), "mouthCavity": (0.22, 0.08, 0.07),
 }  # fmt: skip
 """Usual sRGB colours in good light."""
+_TEETH = {"teethUpper": 1.0, "teethLower": 0.9}
+"""Brightness of each row of teeth beside those that a photo shows."""
+_DEPTH_SHADE = {"tongue": 0.55}
+"""How much darker the deepest parts are."""
 _EYE_SURROUND_METRES = 0.026
 _FLAT, _STEEP = 0.25, 0.6
 """Cosines between view and normal from which the photo's colours count, and from which they count fully."""
@@ -31,13 +35,16 @@ _USUAL_SKIN_LIGHT = 0.72
 """Brightest channel of well-lit fair skin."""
 
 
-def mouth_colors(head: ArkitHead, vertices: F32, photo_light: float) -> tuple[F32, np.ndarray]:
+def mouth_colors(
+    head: ArkitHead, vertices: F32, photo_light: float, teeth: F32 | None = None
+) -> tuple[F32, np.ndarray]:
     """Colours of the inner mouth, darker towards the throat.
 
     Args:
         head: Head model.
         vertices: (V, 3) head in the photo's pose.
         photo_light: Brightness of the photo, 1 = good light.
+        teeth: (3,) colour of the teeth that the photo shows, None if it shows none.
 
     Returns:
         (V, 3) colours and (V,) bool which vertices have one.
@@ -50,8 +57,11 @@ def mouth_colors(head: ArkitHead, vertices: F32, photo_light: float) -> tuple[F3
         region = head.regions[name]
         depth = np.clip((front - vertices[region, 2] - 0.006) / 0.04, 0.0, 1.0)
         side = np.clip(np.abs(vertices[region, 0]) / 0.03, 0.0, 1.0)
-        shade = (1.0 - 0.85 * depth) * (1.0 - 0.35 * side**2)
-        colors[region] = np.array(color, np.float32) * (photo_light * shade)[:, None]
+        shade = (1.0 - _DEPTH_SHADE.get(name, 0.85) * depth) * (1.0 - 0.35 * side**2)
+        lit = np.array(color, np.float32) * np.float32(photo_light)
+        if teeth is not None and name in _TEETH:
+            lit = teeth * np.float32(_TEETH[name])
+        colors[region] = lit * shade[:, None].astype(np.float32)
         known |= region
     return colors, known
 

@@ -79,6 +79,10 @@ _RIM_SHRINK = 0.5
 _CHEEK_BEFORE_EARS_METRES = 0.03
 _REAR_COLLAR = 0.3
 _VEIL_METRES = 0.01
+_NECK_METRES = 0.06
+_EYE_VISIBLE_METRES = 0.006
+_MIN_SEEN = 30
+_TEETH_REACH_PIXELS = 14.0
 _CLEAR_METRES = 0.008
 _TURNED_DEGREES = 15.0
 _HAIR_BESIDE_METRES = 0.01
@@ -141,7 +145,11 @@ def initialise(
         background_bytes=_encode_picture(analysis.background),
         provenance=dict(provenance),
     )
-    return _with_solved_colors(avatar, analysis, config, scene.folded)
+    still = scene.folded[gaussians.triangles]
+    base = surface[0].triangles
+    assert base is not None
+    still[: len(base)] |= scene.inner_mouth()[base]
+    return _with_solved_colors(avatar, analysis, config, still)
 
 
 def framing_camera(window: Camera) -> Camera:
@@ -209,7 +217,7 @@ class _Scene:
         )
         self.skin = self._skin_colors()
         self.shape = self._layer_shape()
-        self.back_colors = self._back_colors(self.shape.hanging, seed)
+        self.back_colors = self._back_colors(seed)
 
     def _faces_of(self, *regions: str) -> np.ndarray:
         """(F,) bool faces with all corners in one of the regions together."""
@@ -217,6 +225,10 @@ class _Scene:
         for name in regions:
             union |= self.head.regions[name]
         return union[self.head.faces].all(1)
+
+    def inner_mouth(self) -> np.ndarray:
+        """(F,) bool faces of teeth, gums, tongue and mouth cavity."""
+        return self._faces_of(*_INNER_MOUTH)
 
     def _shown(self, faces: np.ndarray) -> np.ndarray:
         """(S, S) bool pixels that show one of the faces (F,) bool."""
@@ -292,13 +304,14 @@ class _Scene:
         """One Gaussian per cell of the photo on skin and inner mouth; eyes and folded skin belong to the base coat."""
         skip = self.folded | self._faces_of(*_EYES)
         if self._mouth_gap() < 0.015:
-            skip = skip | self._faces_of(*_INNER_MOUTH)
+            skip = skip | self.inner_mouth()
         wanted = self.covered & ~self._shown(skip) & (self.grazed < 0.95)
         rgb = self.analysis.foreground
         cells = cut_cells(
             _at_output_detail(rgb), wanted.astype(np.float32), self._importance(), budget
         )
-        rows, cols = cells.pixels.T
+        cells, (rows, cols) = self._bound_cells(cells)
+        teeth = self.inner_mouth()[self.face_id[rows, cols]]
         face = self.face_id[rows, cols]
         normals = np.einsum(
             "nk,nkd->nd", self.bary[rows, cols], self.normals[self.head.faces[face]]
@@ -306,7 +319,10 @@ class _Scene:
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         depth = self.depth[rows, cols]
         points = unproject(cells.centers, depth, self.camera)
-        sigma = CELL_FILL * cells.sizes * depth / self.focal
+        # Teeth of the model are finer than the fit is sure of: those of the photo close by themselves, upright.
+        normals[teeth] = -self.camera.viewmat[2, :3]
+        fill = np.where(teeth, np.float32(CLOSED_FILL), np.float32(CELL_FILL))
+        sigma = fill * cells.sizes * depth / self.focal
         covariances = self._footprints(points, normals, sigma, edge_shapes(rgb, cells))
         linear = self.to_canonical[face]
         means = np.einsum("nij,nj->ni", linear[:, :, :3], points) + linear[:, :, 3]
@@ -317,6 +333,30 @@ class _Scene:
             colors=_cell_colors(rgb, cells),
             triangles=face,
         )
+
+    def _bound_cells(self, cells: Cells) -> tuple[Cells, np.ndarray]:
+        """Cells, and (2, N) row and column of the pixel whose surface each of them rides on.
+
+        A smile shows the upper row of teeth. Wherever the head model has its lower row and the dark between, what lies
+        around the upper row moves with it; else teeth of the photo would part with the jaw. The rest of the inner
+        mouth is left to the base coat.
+        """
+        rows, cols = cells.pixels.T
+        inner = self._shown(self.inner_mouth())[rows, cols]
+        teeth = self._shown(self._faces_of("teethUpper"))
+        if not teeth.any() or not inner.any():
+            return _choose_cells(cells, ~inner), cells.pixels[~inner].T
+        reach, labels = cv2.distanceTransformWithLabels(
+            (~teeth).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        place = np.zeros((int(labels.max()) + 1, 2), np.int64)
+        place[labels[teeth]] = np.argwhere(teeth)
+        near = reach[rows, cols] < _TEETH_REACH_PIXELS
+        light = self.analysis.foreground[rows, cols].max(-1)
+        bright = light > 0.55 * np.percentile(light[inner], 90)
+        pixels = np.where(inner[:, None], place[labels[rows, cols]], cells.pixels)
+        kept = ~inner | (near & bright)
+        return _choose_cells(cells, kept), pixels[kept].T
 
     def _importance(self) -> F32:
         """Eyes and mouth are what people look at."""
@@ -409,7 +449,7 @@ class _Scene:
         soft = cv2.GaussianBlur(analysis.foreground, (0, 0), 1.5)
         colors[edges] = read_pixels(soft, pixels)  # the lash line
         light = light_of(analysis.rgb, self._shown(self._faces_of("face")) & (analysis.alpha > 0.9))
-        inner, known = mouth_colors(head, self.posed, light)
+        inner, known = mouth_colors(head, self.posed, light, self._teeth_color())
         colors[known] = inner[known]
         result = np.einsum("nk,nkd->nd", bary, colors[head.faces[face]])
         # Diffusion would bring skin from the ears over the hidden part of the scalp.
@@ -419,6 +459,16 @@ class _Scene:
         )
         result += hidden[:, None] * (self.back_colors(posed) - result)
         return self._paint_eyes(face, posed, result.astype(np.float32))
+
+    def _teeth_color(self) -> F32 | None:
+        """Colour of the teeth that the photo shows, None where it shows too few."""
+        mouth = self._shown(self.inner_mouth()) & (self.analysis.alpha > 0.9)
+        if self._mouth_gap() < 0.05 or mouth.sum() < 100:
+            return None
+        pixels = self.analysis.foreground[mouth]
+        light, dark = pixels.max(-1), pixels.min(-1)
+        white = (light > 0.8 * np.percentile(light, 90)) & (dark > 0.6 * light)
+        return np.median(pixels[white], 0) if white.sum() >= 50 else None
 
     def _skin_colors(self) -> F32:
         """(V, 3) colours of the skin, read where the photo surely shows it and completed from there."""
@@ -440,13 +490,19 @@ class _Scene:
     def _paint_eyes(self, face: I32, posed: F32, colors: F32) -> F32:
         """Eyeballs take the photo's own iris; what the lids hide of it is continued around the eye's axis."""
         head = self.head
-        pixels, _ = project(posed, self.camera)
+        pixels, depth = project(posed, self.camera)
         photo = read_pixels(self.analysis.foreground, pixels)
+        shown = read_pixels(self.depth, pixels, nearest=True)
+        matte = cv2.erode((self.analysis.alpha > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8))
+        clear = (np.abs(shown - depth) < _EYE_VISIBLE_METRES) & (
+            read_pixels(matte, pixels, nearest=True) > 0
+        )
+        members, seen, radii = [], [], []
         for side in ("Left", "Right"):
             on_eye = np.flatnonzero(self._faces_of(f"eye{side}")[face])
             opening = _polygon(self._lid_outline(side), self.face_id.shape)
             opening = cv2.erode(opening, np.ones((3, 3), np.uint8))
-            seen = read_pixels(opening, pixels[on_eye], nearest=True) > 0
+            within = read_pixels(opening, pixels[on_eye], nearest=True) > 0
             iris = head.regions[f"iris{side}"] | head.regions[f"pupil{side}"]
             ball = self.posed[head.regions[f"eye{side}"]].mean(0)
             axis = self.posed[iris].mean(0) - ball
@@ -454,8 +510,15 @@ class _Scene:
             local = posed[on_eye] - ball
             along = axis / np.linalg.norm(axis)
             away = local - (local @ along)[:, None] * along
-            r = np.linalg.norm(away, axis=1) / radius
-            colors[on_eye] = _complete_eye(photo[on_eye], seen, r)
+            members.append(on_eye)
+            seen.append(within & clear[on_eye])
+            radii.append(np.linalg.norm(away, axis=1) / radius)
+        both = [np.concatenate(parts) for parts in (members, seen, radii)]
+        for on_eye, own, r in zip(members, seen, radii, strict=True):
+            # An eye that hides behind the nose is like the other one.
+            known = (on_eye, own, r) if own.sum() >= _MIN_SEEN else both
+            profile = _eye_profile(photo[known[0]], known[1], known[2])
+            colors[on_eye] = np.where(own[:, None], photo[on_eye], profile[_eye_bins(r)])
         return colors
 
     def _lid_outline(self, side: str) -> F32:
@@ -621,7 +684,7 @@ class _Scene:
         """The back without what stands out beside a head that is turned away: there the photo shows face alone."""
         head = self.posed[self.head.regions["scalp"]]
         chin = float(self.posed[self.head.regions["face"], 1].min())
-        height = np.clip((vertices[:, 1] - chin) / (float(head[:, 1].max()) - chin) / 0.2, 0.0, 1.0)
+        height = np.clip((vertices[:, 1] - chin) / _NECK_METRES + 2.0, 0.0, 1.0)
         result = vertices.copy()
         for side in (1.0, -1.0):
             if self._turned_away(side):
@@ -636,11 +699,9 @@ class _Scene:
         least = np.minimum(*(read_pixels(self.distance, pixels) for pixels in ends))
         return np.where(least > 0.0, 1.0, _RIM_SHRINK).astype(np.float32)[:, None]
 
-    def _back_colors(self, hanging: float, seed: int) -> BackColors:
+    def _back_colors(self, seed: int) -> BackColors:
         """Colours of the back: clothes and neck go on around, the skull is covered by its hair."""
         skin = self._faces_of("skin") & ~self._layer_faces()
-        if hanging < 0.5:
-            skin &= ~self._faces_of("neck")
         outline = self._sure() & ~(self._shown(skin) & self.covered)
         pixels, depth = project(self.posed, self.camera)
         ears, scalp = self.head.regions["ears"], self.head.regions["scalp"]
@@ -754,6 +815,10 @@ def _framing_importance(size: int, beyond: int = 0) -> F32:
     return importance
 
 
+def _choose_cells(cells: Cells, kept: np.ndarray) -> Cells:
+    return Cells(cells.centers[kept], cells.sizes[kept], cells.pixels[kept], cells.coverage[kept])
+
+
 def _cosine(degrees: float) -> float:
     return float(np.cos(np.radians(degrees)))
 
@@ -764,7 +829,12 @@ def _polygon(outline: F32, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _complete_eye(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
+def _eye_bins(r: np.ndarray) -> np.ndarray:
+    """Steps of ``_eye_profile`` for distances from the eye's axis."""
+    return np.clip((r * 8).astype(int), 0, 15)
+
+
+def _eye_profile(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
     """Colours of an eyeball from its seen part: by distance from the eye's axis, in units of the iris radius.
 
     Args:
@@ -773,9 +843,9 @@ def _complete_eye(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
         r: (N,) distance from the axis.
 
     Returns:
-        (N, 3) colours.
+        (16, 3) colours in steps of an eighth of the iris radius.
     """
-    bins = np.clip((r * 8).astype(int), 0, 15)
+    bins = _eye_bins(r)
     profile = np.zeros((16, 3), np.float32)
     sclera = np.array([0.72, 0.68, 0.66], np.float32)
     if (seen & (r > 1.15)).sum() > 10:
@@ -788,8 +858,7 @@ def _complete_eye(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
         elif b >= 10:
             last = sclera
         profile[b] = last
-    made_up = profile[bins]
-    return np.where(seen[:, None], photo, made_up)
+    return profile
 
 
 def _keep(coat: _Coat, kept: np.ndarray) -> _Coat:
@@ -832,12 +901,11 @@ def _assemble(surface: list[_Coat], layer: _Coat) -> Gaussians:
 
 
 def _with_solved_colors(
-    avatar: Avatar, analysis: Analysis, config: InitConfig, folded: np.ndarray
+    avatar: Avatar, analysis: Analysis, config: InitConfig, still: np.ndarray
 ) -> Avatar:
-    # Folded skin keeps its first colour, whatever little of it the photo shows.
+    # Folded skin and inner mouth keep their first colours, whatever little of them the photo shows.
     damping = np.full(len(avatar.gaussians), 0.6, np.float32)
-    triangles = avatar.gaussians.triangles
-    damping[: len(triangles)][folded[triangles]] = 8.0
+    damping[: len(still)][still] = 8.0
     side = config.solve_side
     camera = avatar.camera.resized(side, side)
     weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)

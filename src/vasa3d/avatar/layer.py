@@ -26,7 +26,9 @@ _HAIR_BEHIND_METRES = 0.012
 _HANGING_SHARE = 0.8
 _RIM_SOFTNESS = 0.05
 _JOIN_METRES = 0.03
+_JOIN_BLUR_PIXELS = 30.0
 _CLEARANCE_METRES = 0.003
+_WISP_PIXELS = 5.0
 STRIP_PIXELS = 13
 """Parts of the layer narrower than this are strips."""
 
@@ -85,7 +87,7 @@ def shape_layer(
     Returns:
         The height fields.
     """
-    person = alpha > 0.08
+    person = (alpha > 0.08) & ~_wisps(alpha, vertices, head, camera)
     mask = person & ~covered
     strips = mask & ~opened(mask, STRIP_PIXELS)
     _, depth = project(vertices, camera)
@@ -158,6 +160,13 @@ def surface_points(depth: F32, camera: Camera) -> tuple[F32, F32]:
     normals = np.cross(down, across)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     return points, normals.astype(np.float32)
+
+
+def _wisps(alpha: F32, vertices: F32, head: ArkitHead, camera: Camera) -> np.ndarray:
+    """(S, S) bool faint pixels beside the shoulders: clothes end sharply, what the matte adds there is background."""
+    beyond = cv2.distanceTransform((alpha <= 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    torso = _share_of_torso(vertices, head, camera, alpha.shape) > 0.5
+    return torso & (beyond > _WISP_PIXELS)
 
 
 def _hanging(vertices: F32, beside: np.ndarray, head: ArkitHead, camera: Camera) -> float:
@@ -239,7 +248,9 @@ def _join(
     depth_of = np.zeros(labels.max() + 1)
     depth_of[labels[covered]] = face_depth[covered]
     nearest = depth_of[labels]
-    nearest = _smooth(np.where(covered, face_depth, nearest), np.ones_like(covered), 9.0)
+    # Down the face the edge steps between cheek and ear: a hairline does not.
+    nearest = np.where(covered, face_depth, nearest).astype(np.float32)
+    nearest = cv2.GaussianBlur(nearest, (0, 0), sigmaX=9.0, sigmaY=_JOIN_BLUR_PIXELS)
     step = np.where(strips, 0.0, np.clip(distance * scale / _JOIN_METRES, 0.0, 1.0))
     share = step**2 * (3 - 2 * step)
     return np.where(covered, face_depth, nearest + (front - nearest) * share)
