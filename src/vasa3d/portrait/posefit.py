@@ -60,12 +60,12 @@ class PoseConfig:
         squint_sigma: Standard deviation of the eyes' difference in yaw and pitch, radians.
     """
 
-    landmark_sigma: float = 0.006
+    landmark_sigma: float = 0.01
     oval_weight: float = 0.3
     lip_weight: float = 2.0
     iris_weight: float = 3.0
-    opening_sigma: float = 0.001
-    expression_sigma: float = 0.3
+    opening_sigma: float = 0.002
+    expression_sigma: float = 0.2
     change_sigma: float = 0.25
     squint_sigma: float = 0.03
 
