@@ -35,9 +35,12 @@ from vasa3d.types import (
     GaussianCloud,
     MotionLatents,
 )
+from vasa3d.video import write_video
 
 COMMANDS = ["talk", "create", "animate", "motion", "render", "export", "doctor"]
-GROUPS = ["evaluate lipsync", "train head", "train speech"]
+GROUPS = [
+    "evaluate lipsync", "evaluate reenact", "evaluate pair", "evaluate novel-view", "train head", "train speech",
+]  # fmt: skip
 
 
 class FakeAvatar:
@@ -233,6 +236,42 @@ def test_without_a_gpu_nothing_is_begun(stage, capsys, monkeypatch, words) -> No
     assert error.startswith("error: no GPU") and error.count("\n") == 1
     assert "--device cpu" in error
     assert names(stage.folder) == before and "create" not in stage.calls
+
+
+@pytest.fixture
+def clip(stage) -> Path:
+    """A video of grey pictures with sound, in which a tracker would find no face."""
+    grey = Frame(np.full((96, 96, 3), 0.5, np.float32), np.ones((96, 96), np.float32))
+    write_video(stage.folder / "clip.mp4", [grey] * 10, stage.folder / "say.wav", fps=25.0)
+    return stage.folder / "clip.mp4"
+
+
+def test_motion_of_a_video_is_tracked_unless_its_sound_is_asked_for(
+    stage, clip, monkeypatch, capsys
+) -> None:
+    def track_events(path, *, fps=None):
+        stage.calls["track"] = (Path(path).name, fps)
+        tracked = SimpleNamespace(motion=MotionLatents.rest(7, fps or 25.0), warnings=("a gap",))
+        yield Event("done", data={"result": tracked})
+
+    monkeypatch.setattr(vasa3d.pipeline, "track_events", track_events)
+    assert run("motion clip.mp4 -o a.npz --fps 50 --json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["from"], result["frames"], result["fps"]) == ("video", 7, 50.0)
+    assert result["warnings"] == ["a gap"] and stage.calls["track"] == ("clip.mp4", 50.0)
+    assert run("motion clip.mp4 --from audio --emotion happy:0.5 -o b.npz --json") == 0
+    assert json.loads(capsys.readouterr().out)["from"] == "audio"
+    assert stage.calls["speak"]["controls"].emotion == {"happy": 0.5}
+    assert run("motion say.wav -o c.npz --json") == 0
+    assert json.loads(capsys.readouterr().out)["from"] == "audio"
+    assert run("motion clip.mp4 --emotion happy -o d.npz") == 2
+    assert "--from audio" in capsys.readouterr().err
+
+
+def test_a_video_without_a_face_is_refused(clip, capsys) -> None:
+    assert run("motion clip.mp4 -o a.csv") == 2
+    line = capsys.readouterr().err
+    assert "no face" in line and "hint:" in line and len(line.splitlines()) == 1
 
 
 def test_export_writes_a_frame_of_motion(stage, capsys) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from vasa3d import __version__
 from vasa3d.audio.clips import load_audio
 from vasa3d.avatar.avatar import Avatar
+from vasa3d.avatar.deformation import mood_of, unmix_mood
 from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
 from vasa3d.customisation.animator import PhotoAnimator
@@ -43,7 +44,8 @@ from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis, analys
 from vasa3d.portrait.detection import LandmarkTracker
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
 from vasa3d.portrait.image import load_image
-from vasa3d.portrait.tracking import TRACKING_SIDE, track_frames
+from vasa3d.portrait.tracking import TRACKING_SIDE
+from vasa3d.portrait.tracking import track_events as track_frames_events
 from vasa3d.renderer import RenderConfig, render_clouds
 from vasa3d.renderer.config import DEFAULT_CONFIG, MAX_DRAWN_SIDE, MAX_SIDE, MIN_SIDE
 from vasa3d.types import (
@@ -209,22 +211,37 @@ def speak(
     return speak_clip(clip, fps=fps, seed=seed, controls=controls)
 
 
-def track(video: str | Path, *, fps: float | None = None) -> MotionLatents:
-    """Motion of the face in a video.
+def track_events(video: str | Path, *, fps: float | None = None) -> Iterator[Event]:
+    """Find the motion of the face in a video, step by step.
+
+    What the face is like at rest (the lower fifth of each channel over the clip, as far as it counts as a mood) is
+    taken out of the expression, so that narrow eyes do not become another avatar's sleepy ones.
 
     Args:
         video: Clip of one person.
         fps: Frames a second; None for the video's own.
 
-    Returns:
-        Pose and gaze relative to the first frame; expression as it is.
+    Yields:
+        Progress; the last event's ``data["result"]`` is a ``TrackedClip``.
 
     Raises:
         InputError: Not a readable video, or one that is too large or too long.
         FaceError: Most of its pictures show no face.
     """
     pictures, rate = read_video(video, fps=fps, max_side=TRACKING_SIDE)
-    return track_frames(pictures, rate).motion
+    for event in track_frames_events(pictures, rate):
+        if "result" in event.data:
+            clip = event.data["result"]
+            rest = np.percentile(clip.motion.dyn, 20, axis=0).astype(np.float32)
+            motion = replace(clip.motion, dyn=unmix_mood(clip.motion.dyn, mood_of(rest)))
+            event = replace(event, data={"result": replace(clip, motion=motion)})
+        yield event
+
+
+def track(video: str | Path, *, fps: float | None = None) -> MotionLatents:
+    """Motion of the face in a video, relative to its first frame's pose and gaze; see ``track_events``."""
+    *_, last = track_events(video, fps=fps)
+    return last.data["result"].motion
 
 
 def render(

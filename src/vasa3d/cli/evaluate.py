@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from vasa3d.cli import protocols
 from vasa3d.cli.console import Reporter
 from vasa3d.cli.options import AsJson, Fps, Seed
 from vasa3d.cli.shots import warn_all
@@ -21,6 +22,11 @@ app = typer.Typer(help="Measure the product.", no_args_is_help=False, rich_marku
 @app.callback()
 def _group() -> None:
     """Measure the product."""
+
+
+app.command()(protocols.reenact)
+app.command()(protocols.pair)
+app.command("novel-view")(protocols.novel_view)
 
 
 @app.command()

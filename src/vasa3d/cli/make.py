@@ -343,10 +343,8 @@ def speak_clip(
 
 def track_clip(reporter: Reporter, clip: Path, fps: float | None) -> MotionLatents:
     """Motion from a video; what the tracker noticed is told."""
-    from vasa3d.portrait.tracking import TRACKING_SIDE, track_events
-    from vasa3d.video import read_video
+    from vasa3d.pipeline import track_events
 
-    pictures, rate = read_video(clip, fps=fps, max_side=TRACKING_SIDE)
-    tracked = reporter.follow(track_events(pictures, rate), "tracking")["result"]
+    tracked = reporter.follow(track_events(clip, fps=fps), "tracking")["result"]
     warn_all(reporter, tracked.warnings)
     return tracked.motion

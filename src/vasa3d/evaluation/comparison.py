@@ -205,7 +205,7 @@ def markdown(rows: dict[str, dict[str, float]], names: Sequence[str] = MEASURES)
     """A Markdown table of measures: one row for each way of making pictures."""
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for label, row in rows.items():
-        cells = [_cell(row[name]) for name in names]
+        cells = [_cell(row.get(name, np.nan)) for name in names]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
