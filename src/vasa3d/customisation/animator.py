@@ -40,6 +40,8 @@ _SEEN_AT = 0.25
 """Cosine between normal and ray below which the photo shows too little of a surface."""
 _SAME_DEPTH_METRES = 0.004
 _FOLDED = 1.6
+_BLINK_EVERY = 6
+"""One frame in so many shows closed eyes, whose lids no photo of open eyes shows."""
 _RELIGHT_RANGE = (0.6, 1.5)
 
 
@@ -79,8 +81,11 @@ class PhotoAnimator:
         """Frames of random expressions and poses; see ``FrameSynthesizer``."""
         rng = np.random.default_rng(seed)
         camera = self._avatar.camera.resized(self._size, self._size)
-        for _ in range(count):
-            yield self.animate(random_motion(rng, self._avatar.photo_latents), camera)
+        for number in range(count):
+            latents = random_motion(rng, self._avatar.photo_latents)
+            if number % _BLINK_EVERY == 0:
+                latents.dyn[0, [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]] = 1.0
+            yield self.animate(latents, camera)
 
     def animate(self, latents: MotionLatents, camera: Camera) -> TrainingFrame:
         """The portrait in one frame of motion.

@@ -74,7 +74,10 @@ class TrainableAvatar:
         self.colors = _parameter(g.colors)
         self._units = torch.tensor(RESIDUAL_UNITS)
         if avatar.vas.rank == rank:
-            modes, mixing = avatar.vas.changes / np.float32(RESIDUAL_UNITS), avatar.vas.mixing
+            modes, mixing = (
+                avatar.vas.changes / np.array(RESIDUAL_UNITS, np.float32),
+                avatar.vas.mixing,
+            )
         else:
             # Modes start at nothing, so the mixing decides what each will be for.
             modes = np.zeros((rank, len(g), VAS_ATTRIBUTES), np.float32)
@@ -157,7 +160,7 @@ class TrainableAvatar:
             colors=np.clip(values["colors"], 0.0, 1.0),
         )
         # Rotations are now of length one, and so must their changes be measured.
-        units = np.tile(np.float32(RESIDUAL_UNITS), (len(quats), 1))
+        units = np.tile(np.array(RESIDUAL_UNITS, np.float32), (len(quats), 1))
         units[:, 3:7] /= np.maximum(length, 1e-12)
         constant = -values["mixing"] @ self._origin.numpy()
         mixing = np.concatenate([values["mixing"], constant[:, None]], axis=1)

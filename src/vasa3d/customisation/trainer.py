@@ -79,6 +79,7 @@ _PREVIEWS = 8
 _SHARPENING_FROM = 0.9
 _RESIDUAL_FROM = 0.25
 _MIN_REACH_METRES = 3e-4
+_MADE_UP_CONFIDENCE = 0.3
 
 
 def photo_frame(analysis: Analysis, avatar: Avatar, size: int) -> TrainingFrame:
@@ -244,14 +245,25 @@ class Customisation:
 
 
 class _Lesson:
-    """A training frame as tensors, with what a step needs of it made once."""
+    """A training frame as tensors, with what a step needs of it made once.
 
-    def __init__(self, avatar: Avatar, frame: TrainingFrame) -> None:
+    What a frame does not know (closed lids, the inner mouth, hair in a new pose) the draft says, with little weight:
+    Gaussians that the photo shows only in part would else take on colours that show when they come forward.
+    """
+
+    def __init__(self, draft: Avatar, frame: TrainingFrame) -> None:
         self.camera: Camera = frame.camera
-        self.pose = Pose.of(avatar, frame.latents)
-        self.confidence = torch.from_numpy(np.ascontiguousarray(frame.confidence))
-        self.alpha = torch.from_numpy(np.ascontiguousarray(frame.alpha))
-        self._premultiplied = torch.from_numpy(frame.rgb * frame.alpha[..., None])
+        self.pose = Pose.of(draft, frame.latents)
+        known, rgb, alpha = frame.confidence, frame.rgb * frame.alpha[..., None], frame.alpha
+        if not frame.whole:
+            made_up = render_cloud(draft.pose(frame.latents), frame.camera)
+            share = (known > 0.0)[..., None]
+            rgb = np.where(share, rgb, made_up.rgb)
+            alpha = np.where(share[..., 0], alpha, made_up.alpha)
+            known = np.maximum(known, _MADE_UP_CONFIDENCE)
+        self.confidence = torch.from_numpy(np.ascontiguousarray(known, np.float32))
+        self.alpha = torch.from_numpy(np.ascontiguousarray(alpha, np.float32))
+        self._premultiplied = torch.from_numpy(np.ascontiguousarray(rgb, np.float32))
 
     def over(self, behind: torch.Tensor) -> tuple[torch.Tensor, SsimTarget]:
         """The frame over a colour, and the same prepared for SSIM."""
