@@ -27,6 +27,7 @@ from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
 from vasa3d.customisation.animator import PhotoAnimator
 from vasa3d.customisation.checkpoint import load_checkpoint, save_checkpoint
+from vasa3d.customisation.densification import prune
 from vasa3d.customisation.trainer import (
     QUALITIES,
     Customisation,
@@ -178,7 +179,7 @@ def _customise(
         raise
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return work.avatar()
+    return prune(work.avatar(), turning_point(draft))
 
 
 def create(
