@@ -29,6 +29,7 @@ _TEETH = {"teethUpper": 1.0, "teethLower": 0.9}
 _DEPTH_SHADE = {"tongue": 0.55}
 """How much darker the deepest parts are."""
 _EYE_SURROUND_METRES = 0.026
+_ASIDE_METRES = 0.03
 _FLAT, _STEEP = 0.25, 0.6
 """Cosines between view and normal from which the photo's colours count, and from which they count fully."""
 _USUAL_SKIN_LIGHT = 0.72
@@ -115,8 +116,23 @@ def skin_colors(
     mirrored = head.mirror
     share = np.clip(1.0 - weight / 0.15, 0.0, 1.0) * 0.25
     borrowed = share * weight[mirrored]
-    target = sampled * weight[:, None] + sampled[mirrored] * borrowed[:, None]
+    lent = sampled[mirrored] * _light_across(vertices, sampled, weight)[:, None]
+    target = sampled * weight[:, None] + lent * borrowed[:, None]
     return _diffuse(head, vertices, target, weight + borrowed)
+
+
+def _light_across(vertices: F32, sampled: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(V,) how much brighter each vertex's half of the face is than the other."""
+    left = vertices[:, 0] > 0
+    aside = np.abs(vertices[:, 0]) > _ASIDE_METRES
+    light = []
+    for half in (left, ~left):
+        share = weight * (half & aside)
+        light.append(float((sampled.mean(1) * share).sum() / max(float(share.sum()), 1e-6)))
+    if min(light) < 1e-3:
+        return np.ones(len(vertices), np.float32)
+    ratio = float(np.clip(light[0] / light[1], 0.4, 2.5))
+    return np.where(left, ratio, 1.0 / ratio).astype(np.float32)
 
 
 def _clear_of_lashes(

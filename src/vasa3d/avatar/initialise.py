@@ -81,13 +81,21 @@ _REAR_COLLAR = 0.3
 _VEIL_METRES = 0.01
 _NECK_METRES = 0.06
 _EYE_VISIBLE_METRES = 0.006
-_MIN_SEEN = 30
+_MIN_SEEN = 12
+_WHITE_FROM = 1.15
+"""Distance from the axis of an eye, in radii of its iris, from which it is white."""
+_DAMPING, _FLAT_DAMPING, _FIRM = 0.6, 0.9, 8.0
+"""Of first colours in the solve, in pixels."""
+_FLAT_FACING = 0.5
+_EAR_SHADE = 0.62
+"""Brightness of an ear's hollows beside its rim."""
+_BEHIND_EARS_METRES = 0.015
 _TEETH_REACH_PIXELS = 14.0
 _CLEAR_METRES = 0.008
 _TURNED_DEGREES = 15.0
 _HAIR_BESIDE_METRES = 0.01
 _BACK_FILL = 0.75
-_GRAZING_DEGREES = ((78.0, 84.0), (63.0, 75.0))
+_GRAZING_DEGREES = ((80.0, 86.0), (66.0, 77.0))
 """Angles between view and normal from which, and up to which, detail fades: in the middle of the face and around."""
 _EYES = ("eyeLeft", "eyeRight")
 _LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
@@ -107,7 +115,7 @@ class InitConfig:
         seed: Seed of the surface sampling.
     """
 
-    detail_budget: int = 10_500
+    detail_budget: int = 11_800
     layer_budget: int = 20_000
     lining_budget: int = 5_500
     back_budget: int = 4_500
@@ -145,11 +153,7 @@ def initialise(
         background_bytes=_encode_picture(analysis.background),
         provenance=dict(provenance),
     )
-    still = scene.folded[gaussians.triangles]
-    base = surface[0].triangles
-    assert base is not None
-    still[: len(base)] |= scene.inner_mouth()[base]
-    return _with_solved_colors(avatar, analysis, config, still)
+    return _with_solved_colors(avatar, analysis, config, scene.color_damping(surface))
 
 
 def framing_camera(window: Camera) -> Camera:
@@ -225,6 +229,23 @@ class _Scene:
         for name in regions:
             union |= self.head.regions[name]
         return union[self.head.faces].all(1)
+
+    def color_damping(self, surface: list[_Coat]) -> F32:
+        """(S,) how firmly the Gaussians of base and detail coat keep their first colours in the solve.
+
+        Folded skin and inner mouth keep them, whatever little of them the photo shows; so does the base coat where
+        the photo sees it at a flat angle and mixes it with what lies beside.
+        """
+        base, detail = (coat.triangles for coat in surface)
+        assert base is not None and detail is not None
+        still = self.folded | self.inner_mouth()
+        centers = self.posed[self.head.faces].mean(1)
+        facing = self._facing(np.arange(len(centers)), centers)
+        flat = np.clip((_FLAT_FACING - facing) / (0.4 * _FLAT_FACING), 0.0, 1.0)
+        flat *= self._faces_of("face", "ears", "neck")
+        firm = np.where(still, _FIRM, _DAMPING + (_FLAT_DAMPING - _DAMPING) * flat)
+        loose = np.where(self.folded, _FIRM, _DAMPING)
+        return np.concatenate([firm[base], loose[detail]]).astype(np.float32)
 
     def inner_mouth(self) -> np.ndarray:
         """(F,) bool faces of teeth, gums, tongue and mouth cavity."""
@@ -412,9 +433,12 @@ class _Scene:
         lined = cv2.erode(self.shape.rear.astype(np.uint8), np.ones((25, 25), np.uint8))
         rear = read_pixels(lined, project(posed, self.camera)[0], nearest=True) > 0
         rear &= self._faces_of("scalp")[face] & (self._facing(face, posed) < -0.4)
+        # Below the collar clothes lie over the nape.
+        low = project(posed, self.camera)[0][:, 1] > self._rear_collar()
+        rear |= low & self._faces_of("neck", "face")[face] & (self._facing(face, posed) < 0.0)
         return _keep(coat, self._inside_matte(posed) & ~rear)  # the layer's back lies over the rear
 
-    def _facing(self, face: I32, posed: F32) -> F32:
+    def _facing(self, face: np.ndarray, posed: F32) -> F32:
         """(N,) cosine between the surface's normal and the way to the camera in the photo's pose."""
         rays = posed - self.eye
         normals = face_normals(self.posed, self.head.faces)[face]
@@ -452,13 +476,27 @@ class _Scene:
         inner, known = mouth_colors(head, self.posed, light, self._teeth_color())
         colors[known] = inner[known]
         result = np.einsum("nk,nkd->nd", bary, colors[head.faces[face]])
-        # Diffusion would bring skin from the ears over the hidden part of the scalp.
-        hidden = (
-            np.clip((0.45 - self._facing(face, posed)) / 0.3, 0.0, 1.0)
-            * self._faces_of("scalp")[face]
-        )
-        result += hidden[:, None] * (self.back_colors(posed) - result)
+        hidden = self._under_hair(face, posed)[:, None]
+        result += hidden * (self.back_colors(posed) - result)
         return self._paint_eyes(face, posed, result.astype(np.float32))
+
+    def _under_hair(self, face: I32, posed: F32) -> np.ndarray:
+        """(N,) how far points lie under hair that the photo does not show: diffusion would bring skin there.
+
+        That is the scalp where it turns away and, down to where the hair ends, all behind the ears.
+        """
+        scalp = np.clip((0.45 - self._facing(face, posed)) / 0.3, 0.0, 1.0)
+        scalp *= self._faces_of("scalp")[face]
+        if self.cover is None:
+            return scalp
+        ears = float(np.median(self.posed[self.head.regions["ears"], 2]))
+        behind = np.clip((ears - posed[:, 2]) / _BEHIND_EARS_METRES, 0.0, 1.0)
+        behind *= self._faces_of("face", "neck")[face]
+        if self.shape.hanging < 0.5:
+            top, end = self._nape()
+            rows = project(posed, self.camera)[0][:, 1]
+            behind *= np.clip((end - rows) / (end - top), 0.0, 1.0)
+        return np.maximum(scalp, behind)
 
     def _teeth_color(self) -> F32 | None:
         """Colour of the teeth that the photo shows, None where it shows too few."""
@@ -483,9 +521,22 @@ class _Scene:
         folded[head.faces[self.folded]] = True
         for lid in _LIDS:
             folded |= head.regions[lid]
-        return skin_colors(
+        colors = skin_colors(
             head, self.posed, analysis.foreground, trusted, self.depth, self.camera, folded
         )
+        return colors * self._ear_shade(trusted)[:, None]
+
+    def _ear_shade(self, trusted: F32) -> F32:
+        """(V,) shade that gives relief to the parts of the ears whose colours are made up, 1 elsewhere."""
+        head = self.head
+        # An ear that was pressed to the head has lost its relief: the model's own tells it.
+        normals = vertex_normals(head.data.template, head.weld[head.faces])[head.weld]
+        outward = normals[:, 0] * np.sign(self.posed[:, 0])
+        lit = np.clip(0.75 * outward + 0.4 * normals[:, 2] + 0.3 * normals[:, 1], 0.0, 1.0)
+        pixels, _ = project(self.posed, self.camera)
+        unseen = np.clip(1.0 - read_pixels(trusted * (1.0 - self.grazed), pixels), 0.0, 1.0)
+        shade = 1.0 + unseen * (_EAR_SHADE + (1.0 - _EAR_SHADE) * lit - 1.0)
+        return np.where(head.regions["ears"], shade, 1.0).astype(np.float32)
 
     def _paint_eyes(self, face: I32, posed: F32, colors: F32) -> F32:
         """Eyeballs take the photo's own iris; what the lids hide of it is continued around the eye's axis."""
@@ -516,7 +567,8 @@ class _Scene:
         both = [np.concatenate(parts) for parts in (members, seen, radii)]
         for on_eye, own, r in zip(members, seen, radii, strict=True):
             # An eye that hides behind the nose is like the other one.
-            known = (on_eye, own, r) if own.sum() >= _MIN_SEEN else both
+            enough = (own & (r > _WHITE_FROM)).sum() >= _MIN_SEEN
+            known = (on_eye, own, r) if enough else both
             profile = _eye_profile(photo[known[0]], known[1], known[2])
             colors[on_eye] = np.where(own[:, None], photo[on_eye], profile[_eye_bins(r)])
         return colors
@@ -556,7 +608,7 @@ class _Scene:
             )
         ]
         # A head that is turned far aside in the photo has half its face behind the silhouette.
-        in_view = self.veiled | self._shown(self._faces_of("scalp"))
+        in_view = (self.veiled | self._shown(self._faces_of("scalp"))) & ~shape.strips
         in_view = in_view[tuple(cells.pixels.T)]
         front = _keep(front, in_view | ~self._hides_face(front.means))
         hidden = [*linings, self._back_coat(shape, config.back_budget, config.seed)]
@@ -848,8 +900,9 @@ def _eye_profile(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
     bins = _eye_bins(r)
     profile = np.zeros((16, 3), np.float32)
     sclera = np.array([0.72, 0.68, 0.66], np.float32)
-    if (seen & (r > 1.15)).sum() > 10:
-        sclera = np.median(photo[seen & (r > 1.15)], 0)
+    white = seen & (r > _WHITE_FROM)
+    if white.sum() > 10:
+        sclera = np.median(photo[white], 0)
     last = np.array([0.05, 0.04, 0.04], np.float32)
     for b in range(16):
         members = seen & (bins == b)
@@ -901,11 +954,10 @@ def _assemble(surface: list[_Coat], layer: _Coat) -> Gaussians:
 
 
 def _with_solved_colors(
-    avatar: Avatar, analysis: Analysis, config: InitConfig, still: np.ndarray
+    avatar: Avatar, analysis: Analysis, config: InitConfig, surface_damping: F32
 ) -> Avatar:
-    # Folded skin and inner mouth keep their first colours, whatever little of them the photo shows.
-    damping = np.full(len(avatar.gaussians), 0.6, np.float32)
-    damping[: len(still)][still] = 8.0
+    damping = np.full(len(avatar.gaussians), _DAMPING, np.float32)
+    damping[: len(surface_damping)] = surface_damping
     side = config.solve_side
     camera = avatar.camera.resized(side, side)
     weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)
