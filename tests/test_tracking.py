@@ -99,7 +99,7 @@ def test_exact_landmarks_of_a_known_head_give_its_motion_back() -> None:
     fit = HeadFit(camera, identity, motion.dyn[0], eyes, offsets, 0.0)
     got = tracked_landmarks(landmarks_of(motion, person, camera), fit).motion
     assert np.degrees(np.abs(got.pose[:, :3] - motion.pose[:, :3])).max() < 0.4
-    assert np.abs(got.pose[:, 3:] - motion.pose[:, 3:]).max() < 2e-3
+    assert np.abs(got.pose[:, 3:] - motion.pose[:, 3:]).max() < 4e-3
     for name in (*sum(GROUPS.values(), ()), "eyeLookOutLeft", "eyeLookInRight"):
         assert np.abs(got.channel(name) - motion.channel(name)).mean() < 0.03, name
     assert (got.dyn >= 0.0).all() and (got.dyn <= 1.0).all()

@@ -39,6 +39,7 @@ MEASURES = (
     "psnr", "psnr_face", "l1", "ssim", "landmark_distance", "aperture_correlation", "blinks_kept",
 )  # fmt: skip
 _DIGITS = {"psnr": 2, "psnr_face": 2, "l1": 4, "ssim": 4, "landmark_distance": 4}
+_MAX_FACES = 8
 _BLINK_OPENING = 0.6
 _BLINK_SECONDS = 0.5
 _BLINK_TOLERANCE_SECONDS = 0.08
@@ -148,13 +149,13 @@ def face_landmarks(rgb: U8) -> F32:
     """
     tracker = LandmarkTracker()
     try:
-        faces = detect_faces(rgb)
-        points = tracker(rgb, faces[0]) if faces else None
+        tried = [tracker(rgb, face) for face in detect_faces(rgb)[:_MAX_FACES]]
     finally:
         tracker.close()
-    if points is None:
+    found = [points for points in tried if points is not None]
+    if not found:
         raise FaceError("no face found in the picture.", hint="use a picture of one face, well lit")
-    return points
+    return max(found, key=face_width)
 
 
 def face_region(landmarks: F32, side: int) -> np.ndarray:

@@ -135,7 +135,9 @@ class LandmarkHead:
         turns = self._rest_eyes + np.tensordot(expression, self._gaze, 1)
         rotations = axis_angle_to_matrix(turns)
         for eye, lids in enumerate(self._lids):
-            by_turn = left_jacobian(turns[eye]) @ self._gaze[:, eye].T
+            by_turn = np.zeros((3, NUM_CHANNELS))
+            if slope is not None:
+                by_turn = left_jacobian(turns[eye]) @ self._gaze[:, eye].T
             self._push(sites, points, slope, lids, rotations[eye], by_turn)
             rows = list(IRISES[eye])
             arm = (points[rows] - lids.centre) @ rotations[eye].T

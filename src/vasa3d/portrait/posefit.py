@@ -4,12 +4,12 @@ With X_i(w) the landmarks of ``landmarks``, a rigid motion p = R (X - a) + a + s
 pi the camera, minimise over R, s and 0 <= w <= 1
 
     sum_i m_i^2 |pi(p_i) - x_i|^2  +  sum_(u,l) n^2 |(pi(p_u) - x_u) - (pi(p_l) - x_l)|^2
-      +  |(w - w_ref) / sigma|^2  +  |(w - w_before) / tau|^2  +  |C w / gamma|^2.
+      +  |(w - w_ref) / sigma|^2  +  |(w - w_before) / tau|^2  +  |C w / gamma|^2  +  2 lambda . w.
 
 The second sum runs over opposite landmarks (u, l) of the inner lips and of the lids: how far they are open is looked
-at more than where exactly they lie. C w is how much the eyes part in yaw and pitch. Solved by Gauss-Newton with
-Levenberg damping, projected onto the bounds, with exact derivatives; R is updated from the left. Metres, pixels,
-float64.
+at more than where exactly they lie. C w is how much the eyes part in yaw and pitch. The last term keeps channels that
+undo each other (gaze to the left and to the right) from growing together. Solved by Gauss-Newton with Levenberg
+damping, projected onto the bounds, with exact derivatives; R is updated from the left. Metres, pixels, float64.
 """
 
 from __future__ import annotations
@@ -38,8 +38,14 @@ EYE_CORNERS = ((362, 263), (133, 33))
 """Inner and outer corner of each eye."""
 LIP_CORNERS = (78, 308)
 
+OPPOSED_CHANNELS = tuple(
+    i
+    for name, i in ARKIT_INDEX.items()
+    if name.startswith(("eyeLook", "eyeWide"))
+    or name in ("jawLeft", "jawRight", "mouthLeft", "mouthRight")
+)
 _MAX_STEPS = 12
-_ENOUGH_CHANNEL, _ENOUGH_TURN = 0.01, 5e-4
+_ENOUGH_CHANNEL, _ENOUGH_TURN = 0.02, 5e-4
 """Steps smaller than this, in channels and radians, end the search."""
 _SHUT_IRIS = 0.12
 """Opening of an eye over its width below which its iris is not believed."""
@@ -54,20 +60,24 @@ class PoseConfig:
         oval_weight: Weight of landmarks on the outline of the face.
         lip_weight: Weight of landmarks of the lips.
         iris_weight: Weight of the irises' centres.
-        opening_sigma: Standard deviation of openings of lips and lids, fraction of the face width.
+        lip_opening_sigma: Standard deviation of openings of the lips, fraction of the face width.
+        lid_opening_sigma: The same of the lids.
         expression_sigma: Standard deviation of the channels about those of the reference.
         change_sigma: Standard deviation of their change over 40 ms.
         squint_sigma: Standard deviation of the eyes' difference in yaw and pitch, radians.
+        restraint: lambda of channels that have an opposite.
     """
 
-    landmark_sigma: float = 0.01
+    landmark_sigma: float = 0.012
     oval_weight: float = 0.3
     lip_weight: float = 2.0
     iris_weight: float = 3.0
-    opening_sigma: float = 0.002
+    lip_opening_sigma: float = 0.001
+    lid_opening_sigma: float = 0.002
     expression_sigma: float = 0.2
     change_sigma: float = 0.25
     squint_sigma: float = 0.03
+    restraint: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -123,11 +133,14 @@ class PoseFitter:
         self._weight = weight / (self._config.landmark_sigma * face_width)
         pairs = np.array([*LIP_PAIRS, *LID_PAIRS[0], *LID_PAIRS[1]])
         self._upper, self._lower = pairs.T
-        self._opening = 1.0 / (self._config.opening_sigma * face_width)
+        sigmas = np.full(len(pairs), self._config.lid_opening_sigma)
+        sigmas[: len(LIP_PAIRS)] = self._config.lip_opening_sigma
+        self._opening = 1.0 / (sigmas * face_width)
         gaze = eye_rotations(np.eye(NUM_CHANNELS, dtype=np.float32)).astype(np.float64)
         squint = (gaze[:, 0, :2] - gaze[:, 1, :2]).T / self._config.squint_sigma
         self._prior = squint.T @ squint + np.diag(np.full(52, self._config.expression_sigma**-2.0))
         self._pull = self._config.expression_sigma**-2.0 * self._reference
+        self._pull[list(OPPOSED_CHANNELS)] -= self._config.restraint
 
     def start(self) -> HeadState:
         """The reference's expression in the camera's own frame."""
@@ -170,7 +183,7 @@ class PoseFitter:
             w = state.expression
             return float(data @ data + w @ prior @ w - 2.0 * w @ wanted + constant)
 
-        state, damping = before, 1e-3
+        state, damping = before, 1e-2
         cost = cost_of(state)
         for _ in range(_MAX_STEPS):
             normal, gradient = self._normal(state, found, weight)
@@ -213,8 +226,9 @@ class PoseFitter:
 
     def _residuals(self, miss: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Weighted residuals of pixels (478, 2), or of their derivatives (478, 2, n)."""
-        whole = weight.reshape(-1, *[1] * (miss.ndim - 1)) * miss
-        openings = self._opening * (miss[self._upper] - miss[self._lower])
+        shape = (-1, *[1] * (miss.ndim - 1))
+        whole = weight.reshape(shape) * miss
+        openings = self._opening.reshape(shape) * (miss[self._upper] - miss[self._lower])
         return np.concatenate([whole, openings]).reshape(-1, *miss.shape[2:])
 
     def _normal(
@@ -275,7 +289,6 @@ def _opening(
     return gaps.mean(-1) / np.maximum(width, 1e-6)
 
 
-LOOK_CHANNELS = tuple(i for n, i in ARKIT_INDEX.items() if n.startswith("eyeLook"))
 LID_CHANNELS = tuple(
     tuple(
         i

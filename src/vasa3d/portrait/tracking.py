@@ -41,6 +41,7 @@ SHORT_GAP_SECONDS = 0.5
 """Longer times without a face are bridged too, but what happened in them is anybody's guess."""
 
 _SETTLING_LOOKS = 3
+_MAX_FACES = 8
 _REFERENCE_FRAMES = 10
 _OPEN_EYES = 0.85
 _LIP_BAND = 0.006
@@ -128,8 +129,8 @@ class _Finder:
                 points = self._following(rgb)
         self._lost = 0 if points is not None else self._lost + 1
         if self._lost and self._lost & (self._lost - 1) == 0:
-            faces = detect_faces(rgb)
-            points = self._searching(rgb, faces[0]) if faces else None
+            tried = (self._searching(rgb, face) for face in detect_faces(rgb)[:_MAX_FACES])
+            points = next((found for found in tried if found is not None), None)
             self._lost = self._lost if points is None else 0
         self._points.append(points)
 
