@@ -128,7 +128,7 @@ def test_a_photo_is_laid_over_another() -> None:
     laid, inside = aligned(other, photo)
     middle = (slice(40, 260), slice(130, 330))
     assert inside[middle].all()
-    assert np.abs(laid[middle].astype(int) - photo[middle]).mean() < 6.0
+    assert np.abs(laid[middle].astype(int) - photo[middle]).mean() < 14.0
 
 
 @pytest.fixture
