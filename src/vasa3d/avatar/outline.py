@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_matrix, diags
+from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from vasa3d.avatar.back import silhouette_distance
 from vasa3d.avatar.sampling import read_pixels
@@ -109,16 +109,17 @@ def _nearest_inside(alpha: F32) -> F32:
     rows, cols = np.nonzero(inside)
     place = np.zeros((int(labels.max()) + 1, 2), np.float32)
     place[labels[rows, cols]] = np.stack([cols, rows], 1) + 0.5
-    outside = inside == 0
-    nearest[outside] = place[labels[outside]]
+    outside = np.nonzero(inside == 0)
+    nearest[outside] = place[np.asarray(labels, np.int64)[outside]]
     return nearest
 
 
-def _neighbour_average(head: ArkitHead):
+def _neighbour_average(head: ArkitHead) -> csr_matrix:
     """(V, V) sparse matrix that averages over the neighbours of each skin vertex, seams joined."""
     faces = head.weld[head.faces[head.regions["skin"][head.faces].all(1)]]
     edges = np.concatenate([faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
     rows, cols = np.concatenate([edges, edges[:, ::-1]]).T
     count = head.num_vertices
     links = coo_matrix((np.ones(len(rows)), (rows, cols)), shape=(count, count)).tocsr()
-    return diags(1.0 / np.maximum(np.asarray(links.sum(1)).ravel(), 1.0)) @ links
+    degree = np.maximum(np.asarray(links.sum(1)).ravel(), 1.0)
+    return csr_matrix(diags(1.0 / degree) @ links)

@@ -1,0 +1,267 @@
+"""Coats of the layer: what the photo shows of hair and clothes, a lining under it and the back.
+
+Nothing of the lining and the back may lie before bare skin (``bareness.py``).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vasa3d.avatar.back import back_mesh
+from vasa3d.avatar.bareness import BEHIND, FRONT, LEFT, RIGHT, hides
+from vasa3d.avatar.coats import (
+    Coat,
+    at_output_detail,
+    cell_colors,
+    framing_importance,
+    join_coats,
+    keep,
+)
+from vasa3d.avatar.layer import (
+    LayerShape,
+    ear_plane,
+    surface_points,
+)
+from vasa3d.avatar.sampling import (
+    CELL_FILL,
+    CLOSED_FILL,
+    Cells,
+    cut_cells,
+    edge_shapes,
+    outer_covariances,
+    read_pixels,
+    round_shapes,
+)
+from vasa3d.avatar.scene import Scene
+from vasa3d.geometry.cameras import project, unproject
+from vasa3d.geometry.meshes import (
+    face_areas,
+    sample_surface,
+    vertex_normals,
+)
+from vasa3d.types import F32
+
+_LINING_DEPTH_METRES = 0.008
+_FINE_LINING_BEYOND = 40
+"""Pixels around the framing up to which the lining is fine."""
+_TORSO_BACK_DENSITY = 0.3
+_STRAND_STRETCH = 1.5
+_RIM_PIXELS = 16.0
+_RIM_SHRINK = 0.5
+_CHEEK_BEFORE_EARS_METRES = 0.03
+_NECK_METRES = 0.06
+_CLEAR_METRES = 0.008
+_TURNED_DEGREES = 15.0
+_HAIR_BESIDE_METRES = 0.01
+_BACK_FILL = 0.75
+
+
+class LayerCoats:
+    """Coats of hair, clothes and shoulders in a scene."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def layer_coats(self, budget: int, lining: int, back: int, seed: int) -> Coat:
+        """Hair, clothes and shoulders: what the photo shows, a lining under it and the back, so many cells of each."""
+        shape = self.scene.shape
+        foreground = self.scene.analysis.foreground
+        smooth = np.asarray(cv2.GaussianBlur(foreground, (0, 0), 3.0), np.float32)
+        weight = np.where(shape.mask, np.clip(self.scene.analysis.alpha * 1.2, 0, 1), 0.0)
+        overlap = cv2.dilate(shape.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
+        # The matte counts as a fourth colour, so that the silhouette gets the smallest cells.
+        picture = np.dstack([at_output_detail(foreground), self.scene.analysis.alpha])
+        cells = cut_cells(picture, weight, framing_importance(len(weight)), budget)
+        shapes = edge_shapes(foreground, cells)
+        front = self._height_coat(
+            shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage
+        )
+        # Thin strips of the layer beside skin are what the head's outline missed: from the side a lining stands out.
+        bulk = (shape.mask & ~shape.strips).astype(np.uint8)
+        lined = shape.solid & (cv2.dilate(bulk, np.ones((5, 5), np.uint8)) > 0)
+        framed = framing_importance(len(weight), _FINE_LINING_BEYOND) >= 1.0
+        sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
+        linings = [
+            self._height_coat(shape, sunk, plain, smooth, CLOSED_FILL)
+            for plain in (
+                self._plain_cells(lined & framed, lining, coarsest=8),
+                self._plain_cells(lined & ~framed, lining // 5, coarsest=16),
+            )
+        ]
+        # A head that is turned far aside in the photo has half its face behind the silhouette.
+        in_view = (
+            self.scene.veiled | self.scene.shown(self.scene.faces_of("scalp"))
+        ) & ~shape.strips
+        in_view = in_view[tuple(cells.pixels.T)]
+        front = keep(front, in_view | ~self._hides_face(front.means))
+        hidden = [*linings, self._back_coat(shape, back, seed)]
+        return join_coats([front, *(keep(c, ~self._hides_skin(c.means)) for c in hidden)])
+
+    def _hides_face(self, points: F32) -> np.ndarray:
+        """(N,) bool points that hide the face from before."""
+        face = self.scene.faces_of("face", "lipUpper", "lipLower")
+        return hides(
+            points, self.scene.posed, self.scene.head.faces[face], FRONT, 0.5 * _CLEAR_METRES
+        )
+
+    def _hides_skin(self, points: F32) -> np.ndarray:
+        """(N,) bool points that hide the face from before, or bare ears, cheeks and neck from the sides."""
+        hidden = self._hides_face(points)
+        centers = self.scene.posed[self.scene.head.faces].mean(1)
+        rows = project(centers, self.scene.camera)[0][:, 1]
+        before_ears = centers[:, 2] > np.median(
+            self.scene.posed[self.scene.head.regions["ears"], 2]
+        )
+        cheeks = self.scene.faces_of("face") & before_ears
+        neck = (
+            self.scene.faces_of("neck")
+            & (rows > self.scene.nape()[1])
+            & (rows < self.scene.rear_collar())
+        )
+        for direction in (LEFT, RIGHT):
+            own = centers[:, 0] * direction[0] > 0
+            ear = self.scene.faces_of("ears") & own
+            bare = np.zeros_like(ear)
+            if self._veil_over(ear) < 0.5:
+                bare |= ear
+            if self.scene.shape.hanging < 0.5:
+                bare |= (cheeks | neck) & own
+            if self._turned_away(direction[0]):
+                bare |= cheeks & own
+            faces = self.scene.head.faces[bare]
+            hidden |= hides(points, self.scene.posed, faces, direction, _CLEAR_METRES)
+        if self.scene.shape.hanging < 0.5:
+            faces = self.scene.head.faces[neck]
+            hidden |= hides(points, self.scene.posed, faces, BEHIND, _CLEAR_METRES)
+        return hidden
+
+    def _turned_away(self, side: float) -> bool:
+        """Whether the head is turned so far that its left (1) or right (-1) side lies behind the face."""
+        angle = np.degrees(np.arctan2(self.scene.eye[0], self.scene.eye[2]))
+        return bool(-side * angle > _TURNED_DEGREES)
+
+    def _veil_over(self, faces: np.ndarray) -> float:
+        """Share of the pixels of faces (F,) bool that a veil hides."""
+        shown = self.scene.shown(faces) & (self.scene.analysis.alpha > 0.3)
+        return float(self.scene.veiled[shown].mean()) if shown.any() else 0.0
+
+    def _plain_cells(self, mask: np.ndarray, budget: int, coarsest: int) -> Cells:
+        """Cells for smooth colours: large inside, small at the silhouette, so that none stands out beside it."""
+        weight = np.asarray(
+            cv2.erode(mask.astype(np.float32), np.ones((3, 3), np.uint8)), np.float32
+        )
+        edge = cv2.GaussianBlur((self.scene.analysis.alpha > 0.5).astype(np.float32), (0, 0), 2.0)
+        return cut_cells(
+            np.asarray(edge, np.float32)[..., None],
+            weight,
+            framing_importance(len(weight)),
+            budget,
+            coarsest,
+        )
+
+    def _back_coat(self, shape: LayerShape, budget: int, seed: int) -> Coat:
+        """The back is sampled evenly on its surface: at the rim it is too steep for cells of the picture."""
+        ears, _ = project(self.scene.posed[self.scene.head.regions["ears"]], self.scene.camera)
+        rows = np.arange(len(shape.back))[:, None] + 0.5
+        top, lobe = float(ears[:, 1].min()), float(np.percentile(ears[:, 1], 85))
+        beside = ((rows < top) | (rows > lobe)).astype(np.float32)
+        plane = ear_plane(self.scene.posed, self.scene.head, self.scene.camera, len(rows))
+        vertices, faces = back_mesh(
+            shape.front,
+            shape.back,
+            shape.rear,
+            self.scene.covered,
+            plane - _CHEEK_BEFORE_EARS_METRES * beside,
+            self.scene.camera,
+        )
+        vertices = self._narrowed(vertices)
+        middle = vertices[faces].mean(1)
+        pixels, _ = project(middle, self.scene.camera)
+        importance = framing_importance(len(shape.back), _FINE_LINING_BEYOND)
+        density = read_pixels(importance, pixels, nearest=True).astype(np.float64)
+        low = pixels[:, 1] > self.scene.analysis.landmarks[152, 1]
+        inward = read_pixels(self.scene.distance, pixels)
+        density[low & (inward > _RIM_PIXELS)] *= _TORSO_BACK_DENSITY
+        # At the silhouette they are small, so that none stands out beside it.
+        rim = np.clip(inward / _RIM_PIXELS, 0.4, 1.0)
+        density /= rim**2
+        share = face_areas(vertices, faces) * density
+        face, bary = sample_surface(vertices, faces, budget, seed, density)
+        means = np.einsum("nk,nkd->nd", bary, vertices[faces[face]]).astype(np.float32)
+        sigma = _BACK_FILL * np.sqrt(share.sum() / budget / density[face])
+        normals = vertex_normals(vertices, faces)
+        normals = np.einsum("nk,nkd->nd", bary, normals[faces[face]])
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        axes = _strand_axes(
+            normals.astype(np.float32),
+            sigma.astype(np.float32),
+            self.scene.camera.viewmat[1, :3],
+            np.where(low[face], 1.0, _STRAND_STRETCH).astype(np.float32)[:, None],
+        )
+        axes = [axis * self._within_silhouette(means, axis) for axis in axes]
+        thickness = normals * np.maximum(0.15 * sigma, 1e-4)[:, None]
+        pixels, _ = project(means, self.scene.camera)
+        cols, rows = np.clip(pixels.T.astype(int), 0, len(shape.back) - 1)
+        return Coat(
+            means=means,
+            covariances=outer_covariances([*axes, thickness]),
+            opacities=np.full(len(means), 0.97, np.float32),
+            colors=self.scene.back_colors(means),
+            weights=shape.weights[rows, cols],
+        )
+
+    def _narrowed(self, vertices: F32) -> F32:
+        """The back without what stands out beside a head that is turned away: there the photo shows face alone."""
+        head = self.scene.posed[self.scene.head.regions["scalp"]]
+        chin = float(self.scene.posed[self.scene.head.regions["face"], 1].min())
+        height = np.clip((vertices[:, 1] - chin) / _NECK_METRES + 2.0, 0.0, 1.0)
+        result = vertices.copy()
+        for side in (1.0, -1.0):
+            if self._turned_away(side):
+                limit = float((side * head[:, 0]).max()) + _HAIR_BESIDE_METRES
+                beyond = np.maximum(side * vertices[:, 0] - limit, 0.0)
+                result[:, 0] -= side * height * beyond
+        return result
+
+    def _within_silhouette(self, means: F32, axis: F32) -> F32:
+        """(N, 1) factors that keep Gaussians from standing out beside the person in the photo."""
+        ends = [project(means + sign * axis, self.scene.camera)[0] for sign in (-1.5, 1.5)]
+        least = np.minimum(*(read_pixels(self.scene.distance, pixels) for pixels in ends))
+        return np.where(least > 0.0, 1.0, _RIM_SHRINK).astype(np.float32)[:, None]
+
+    def _height_coat(
+        self,
+        shape: LayerShape,
+        depth: F32,
+        cells: Cells,
+        image: F32,
+        fill: float,
+        shapes: F32 | None = None,
+        opacity: F32 | None = None,
+    ) -> Coat:
+        _, normals = surface_points(depth, self.scene.camera)
+        rows, cols = cells.pixels.T
+        flat = shape.strips[:, :, None]
+        normals = np.where(flat, -self.scene.camera.viewmat[2, :3], normals).astype(np.float32)
+        at = unproject(cells.centers, depth[rows, cols], self.scene.camera)
+        sigma = fill * cells.sizes * depth[rows, cols] / self.scene.focal
+        opacity = np.ones(len(at), np.float32) if opacity is None else opacity
+        shapes = round_shapes(len(at)) if shapes is None else shapes
+        return Coat(
+            means=at.astype(np.float32),
+            covariances=self.scene.footprints(at, normals[rows, cols], sigma, shapes),
+            opacities=np.clip(opacity, 0.02, 0.97).astype(np.float32),
+            colors=cell_colors(image, cells),
+            weights=shape.weights[rows, cols],
+        )
+
+
+def _strand_axes(normals: F32, sigma: F32, down: F32, stretch: F32) -> list[F32]:
+    """Two axes (N, 3) of flat Gaussians drawn out downwards by ``stretch`` (N, 1), of the area of round ones."""
+    across = np.cross(normals, down)
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
+    along = np.cross(across, normals)
+    width = sigma[:, None]
+    return [across * width / stretch, along * width * stretch]

@@ -1,0 +1,380 @@
+"""Coats on the head itself: what the photo shows of skin and teeth, and the whole head in completed colours under it.
+
+Eyeballs are painted by the distance from their axis; teeth of the photo ride on the upper jaw.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vasa3d.avatar.coats import (
+    Coat,
+    at_output_detail,
+    cell_colors,
+    framing_importance,
+    keep,
+)
+from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors
+from vasa3d.avatar.sampling import (
+    CELL_FILL,
+    CLOSED_FILL,
+    Cells,
+    cut_cells,
+    disc_covariances,
+    edge_shapes,
+    read_pixels,
+)
+from vasa3d.avatar.scene import LIDS, Scene, polygon
+from vasa3d.geometry.cameras import project, unproject
+from vasa3d.geometry.covariances import transform_covariances
+from vasa3d.geometry.meshes import (
+    face_areas,
+    face_normals,
+    sample_surface,
+    vertex_normals,
+)
+from vasa3d.types import F32, I32
+
+_SPACING_METRES = {
+    "face": 3.5e-3, "ears": 2.4e-3, "neck": 5e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
+    "lidUpperLeft": 0.6e-3, "lidUpperRight": 0.6e-3, "lidLowerLeft": 0.8e-3, "lidLowerRight": 0.8e-3,
+    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.5e-3, "teethLower": 2e-3,
+    "tongue": 2.2e-3, "eyeLeft": 1.3e-3, "eyeRight": 1.3e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
+    "eyeSockets": 4e-3,
+}  # fmt: skip
+"""Distance between neighbouring Gaussians of the base coat, in canonical space."""
+_VEIL_METRES = 0.01
+_EYE_VISIBLE_METRES = 0.006
+_MIN_SEEN = 12
+_WHITE_FROM = 1.15
+"""Distance from the axis of an eye, in radii of its iris, from which it is white."""
+_DAMPING, _FLAT_DAMPING, _FIRM = 0.6, 0.9, 8.0
+"""Of first colours in the solve, in pixels."""
+_FLAT_FACING = 0.5
+_EAR_SHADE = 0.62
+"""Brightness of an ear's hollows beside its rim."""
+_BEHIND_EARS_METRES = 0.015
+_TEETH_REACH_PIXELS = 14.0
+_EYES = ("eyeLeft", "eyeRight")
+
+
+class SurfaceCoats:
+    """Detail and base coat of the head in a scene."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.skin = self._skin_colors()
+
+    def color_damping(self, surface: list[Coat]) -> F32:
+        """(S,) how firmly the Gaussians of base and detail coat keep their first colours in the solve.
+
+        Folded skin and inner mouth keep them, whatever little of them the photo shows; so does the base coat where
+        the photo sees it at a flat angle and mixes it with what lies beside.
+        """
+        base, detail = (coat.triangles for coat in surface)
+        assert base is not None and detail is not None
+        still = self.scene.folded | self.scene.inner_mouth()
+        centers = self.scene.posed[self.scene.head.faces].mean(1)
+        facing = self.scene.facing(np.arange(len(centers)), centers)
+        flat = np.clip((_FLAT_FACING - facing) / (0.4 * _FLAT_FACING), 0.0, 1.0)
+        flat *= self.scene.faces_of("face", "ears", "neck")
+        firm = np.where(still, _FIRM, _DAMPING + (_FLAT_DAMPING - _DAMPING) * flat)
+        loose = np.where(self.scene.folded, _FIRM, _DAMPING)
+        return np.concatenate([firm[base], loose[detail]]).astype(np.float32)
+
+    def detail_coat(self, budget: int) -> Coat:
+        """One Gaussian per cell of the photo on skin and inner mouth; eyes and folded skin belong to the base coat."""
+        skip = self.scene.folded | self.scene.faces_of(*_EYES)
+        if self.scene.mouth_gap() < 0.015:
+            skip = skip | self.scene.inner_mouth()
+        wanted = self.scene.covered & ~self.scene.shown(skip) & (self.scene.grazed < 0.95)
+        rgb = self.scene.analysis.foreground
+        cells = cut_cells(
+            at_output_detail(rgb), wanted.astype(np.float32), self._importance(), budget
+        )
+        cells, (rows, cols) = self._bound_cells(cells)
+        teeth = self.scene.inner_mouth()[self.scene.face_id[rows, cols]]
+        face = self.scene.face_id[rows, cols]
+        normals = np.einsum(
+            "nk,nkd->nd",
+            self.scene.bary[rows, cols],
+            self.scene.normals[self.scene.head.faces[face]],
+        ).astype(np.float32)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        depth = self.scene.depth[rows, cols]
+        points = unproject(cells.centers, depth, self.scene.camera)
+        # Teeth of the model are finer than the fit is sure of: those of the photo close by themselves, upright.
+        normals[teeth] = -self.scene.camera.viewmat[2, :3]
+        fill = np.where(teeth, np.float32(CLOSED_FILL), np.float32(CELL_FILL))
+        sigma = fill * cells.sizes * depth / self.scene.focal
+        covariances = self.scene.footprints(points, normals, sigma, edge_shapes(rgb, cells))
+        linear = self.scene.to_canonical[face]
+        means = np.einsum("nij,nj->ni", linear[:, :, :3], points) + linear[:, :, 3]
+        return Coat(
+            means=means.astype(np.float32),
+            covariances=transform_covariances(covariances, linear[:, :, :3]),
+            opacities=(0.97 * (1.0 - self.scene.grazed[rows, cols])).astype(np.float32),
+            colors=cell_colors(rgb, cells),
+            triangles=face,
+        )
+
+    def _bound_cells(self, cells: Cells) -> tuple[Cells, np.ndarray]:
+        """Cells, and (2, N) row and column of the pixel whose surface each of them rides on.
+
+        A smile shows the upper row of teeth. Wherever the head model has its lower row and the dark between, what lies
+        around the upper row moves with it; else teeth of the photo would part with the jaw. The rest of the inner
+        mouth is left to the base coat.
+        """
+        rows, cols = cells.pixels.T
+        inner = self.scene.shown(self.scene.inner_mouth())[rows, cols]
+        teeth = self.scene.shown(self.scene.faces_of("teethUpper"))
+        if not teeth.any() or not inner.any():
+            return choose_cells(cells, ~inner), cells.pixels[~inner].T
+        reach, labels = cv2.distanceTransformWithLabels(
+            (~teeth).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        place = np.zeros((int(labels.max()) + 1, 2), np.int64)
+        place[labels[teeth]] = np.argwhere(teeth)
+        near = reach[rows, cols] < _TEETH_REACH_PIXELS
+        light = self.scene.analysis.foreground[rows, cols].max(-1)
+        bright = light > 0.55 * np.percentile(light[inner], 90)
+        pixels = np.where(inner[:, None], place[labels[rows, cols]], cells.pixels)
+        kept = ~inner | (near & bright)
+        return choose_cells(cells, kept), pixels[kept].T
+
+    def _importance(self) -> F32:
+        """Eyes and mouth are what people look at."""
+        size = self.scene.face_id.shape[0]
+        spots = np.zeros((size, size), np.float32)
+        points = self.scene.analysis.landmarks[:, :2]
+        for group in ((33, 133, 159, 145), (263, 362, 386, 374), (61, 291, 0, 17)):
+            center = points[list(group)].mean(0)
+            reach = np.linalg.norm(points[group[0]] - points[group[1]])
+            axis = np.arange(size) + 0.5
+            r2 = (axis[None, :] - center[0]) ** 2 + (axis[:, None] - center[1]) ** 2
+            spots = np.maximum(spots, np.exp(-r2 / (2 * (0.55 * reach) ** 2)))
+        return ((1.0 + 5.0 * spots) * framing_importance(size)).astype(np.float32)
+
+    def base_coat(self, seed: int) -> Coat:
+        """The whole head, evenly sampled in canonical space."""
+        head = self.scene.head
+        spacing = np.full(len(head.faces), np.inf)
+        for name, metres in _SPACING_METRES.items():
+            spacing = np.where(self.scene.faces_of(name), np.minimum(spacing, metres), spacing)
+        spacing = np.where(self.scene.faces_of("skin") & ~np.isfinite(spacing), 3e-3, spacing)
+        spacing = np.where(
+            self._hidden_eyeball() | self.scene.faces_of("shoulders"), np.inf, spacing
+        )
+        density = np.where(np.isfinite(spacing), 1.0 / spacing**2, 0.0)
+        count = int((face_areas(self.scene.canonical, head.faces) * density).sum())
+        face, bary = sample_surface(self.scene.canonical, head.faces, count, seed, density)
+        means = np.einsum("nk,nkd->nd", bary, self.scene.canonical[head.faces[face]])
+        normals = face_normals(self.scene.canonical, head.faces)[face]
+        sigma = (CLOSED_FILL * spacing[face]).astype(np.float32)
+        sunk = self.scene.faces_of("face", "ears", "neck", "scalp") & ~self.scene.folded
+        means -= normals * np.where(sunk[face], 0.35 * sigma, 0.0)[:, None]
+        posed = np.einsum("nk,nkd->nd", bary, self.scene.posed[head.faces[face]]).astype(np.float32)
+        coat = Coat(
+            means=means.astype(np.float32),
+            covariances=disc_covariances(normals, sigma),
+            opacities=np.full(count, 0.97, np.float32),
+            colors=self._base_colors(face, bary, posed),
+            triangles=face,
+        )
+        lined = cv2.erode(self.scene.shape.rear.astype(np.uint8), np.ones((25, 25), np.uint8))
+        rear = read_pixels(lined, project(posed, self.scene.camera)[0], nearest=True) > 0
+        rear &= self.scene.faces_of("scalp")[face] & (self.scene.facing(face, posed) < -0.4)
+        # Below the collar clothes lie over the nape.
+        low = project(posed, self.scene.camera)[0][:, 1] > self.scene.rear_collar()
+        rear |= (
+            low & self.scene.faces_of("neck", "face")[face] & (self.scene.facing(face, posed) < 0.0)
+        )
+        return keep(coat, self._inside_matte(posed) & ~rear)  # the layer's back lies over the rear
+
+    def _hidden_eyeball(self) -> np.ndarray:
+        """The rear of the eyeballs never comes into view."""
+        hidden = np.zeros(len(self.scene.head.faces), bool)
+        centers = self.scene.canonical[self.scene.head.faces].mean(1)
+        for name in _EYES:
+            faces = self.scene.faces_of(name)
+            z = centers[faces, 2]
+            middle = 0.5 * (z.min() + z.max())
+            hidden |= faces & (centers[:, 2] < middle)
+        return hidden
+
+    def _inside_matte(self, posed: F32) -> np.ndarray:
+        """(N,) bool points that neither stand out beside the person in the photo nor lie behind a veil."""
+        pixels, depth = project(posed, self.scene.camera)
+        solid = cv2.erode(
+            (self.scene.analysis.alpha > 0.6).astype(np.uint8), np.ones((5, 5), np.uint8)
+        )
+        inside = ((pixels >= 0) & (pixels < len(solid))).all(1)
+        inside &= read_pixels(solid, pixels, nearest=True) > 0
+        shown = read_pixels(self.scene.depth, pixels, nearest=True)
+        veiled = read_pixels(self.scene.veiled.astype(np.uint8), pixels, nearest=True) > 0
+        return inside & ~(veiled & (depth < shown + _VEIL_METRES))
+
+    def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
+        head, analysis = self.scene.head, self.scene.analysis
+        colors = self.skin.copy()
+        edges = np.concatenate(list(head.lid_rings.values()))
+        pixels, _ = project(self.scene.posed[edges], self.scene.camera)
+        soft = cv2.GaussianBlur(analysis.foreground, (0, 0), 1.5)
+        colors[edges] = read_pixels(soft, pixels)  # the lash line
+        light = light_of(
+            analysis.rgb, self.scene.shown(self.scene.faces_of("face")) & (analysis.alpha > 0.9)
+        )
+        inner, known = mouth_colors(head, self.scene.posed, light, self._teeth_color())
+        colors[known] = inner[known]
+        result = np.einsum("nk,nkd->nd", bary, colors[head.faces[face]])
+        hidden = self._under_hair(face, posed)[:, None]
+        result += hidden * (self.scene.back_colors(posed) - result)
+        return self._paint_eyes(face, posed, result.astype(np.float32))
+
+    def _under_hair(self, face: I32, posed: F32) -> np.ndarray:
+        """(N,) how far points lie under hair that the photo does not show: diffusion would bring skin there.
+
+        That is the scalp where it turns away and, down to where the hair ends, all behind the ears.
+        """
+        scalp = np.clip((0.45 - self.scene.facing(face, posed)) / 0.3, 0.0, 1.0)
+        scalp *= self.scene.faces_of("scalp")[face]
+        if self.scene.cover is None:
+            return scalp
+        ears = float(np.median(self.scene.posed[self.scene.head.regions["ears"], 2]))
+        behind = np.clip((ears - posed[:, 2]) / _BEHIND_EARS_METRES, 0.0, 1.0)
+        behind *= self.scene.faces_of("face", "neck")[face]
+        if self.scene.shape.hanging < 0.5:
+            top, end = self.scene.nape()
+            rows = project(posed, self.scene.camera)[0][:, 1]
+            behind *= np.clip((end - rows) / (end - top), 0.0, 1.0)
+        return np.maximum(scalp, behind)
+
+    def _teeth_color(self) -> F32 | None:
+        """Colour of the teeth that the photo shows, None where it shows too few."""
+        mouth = self.scene.shown(self.scene.inner_mouth()) & (self.scene.analysis.alpha > 0.9)
+        if self.scene.mouth_gap() < 0.05 or mouth.sum() < 100:
+            return None
+        pixels = self.scene.analysis.foreground[mouth]
+        light, dark = pixels.max(-1), pixels.min(-1)
+        white = (light > 0.8 * np.percentile(light, 90)) & (dark > 0.6 * light)
+        return np.median(pixels[white], 0) if white.sum() >= 50 else None
+
+    def _skin_colors(self) -> F32:
+        """(V, 3) colours of the skin, read where the photo surely shows it and completed from there."""
+        head, analysis = self.scene.head, self.scene.analysis
+        solid = np.where(self.scene.veiled, 0.0, analysis.alpha).astype(np.float32)
+        trusted = np.where(
+            self.scene.middle,
+            cv2.erode(analysis.alpha, np.ones((7, 7), np.uint8)),
+            cv2.erode(solid, np.ones((13, 13), np.uint8)),
+        ).astype(np.float32)
+        folded = np.zeros(head.num_vertices, bool)
+        folded[head.faces[self.scene.folded]] = True
+        for lid in LIDS:
+            folded |= head.regions[lid]
+        colors = skin_colors(
+            head,
+            self.scene.posed,
+            analysis.foreground,
+            trusted,
+            self.scene.depth,
+            self.scene.camera,
+            folded,
+        )
+        return colors * self._ear_shade(trusted)[:, None]
+
+    def _ear_shade(self, trusted: F32) -> F32:
+        """(V,) shade that gives relief to the parts of the ears whose colours are made up, 1 elsewhere."""
+        head = self.scene.head
+        # An ear that was pressed to the head has lost its relief: the model's own tells it.
+        normals = vertex_normals(head.data.template, head.weld[head.faces])[head.weld]
+        outward = normals[:, 0] * np.sign(self.scene.posed[:, 0])
+        lit = np.clip(0.75 * outward + 0.4 * normals[:, 2] + 0.3 * normals[:, 1], 0.0, 1.0)
+        pixels, _ = project(self.scene.posed, self.scene.camera)
+        unseen = np.clip(1.0 - read_pixels(trusted * (1.0 - self.scene.grazed), pixels), 0.0, 1.0)
+        shade = 1.0 + unseen * (_EAR_SHADE + (1.0 - _EAR_SHADE) * lit - 1.0)
+        return np.where(head.regions["ears"], shade, 1.0).astype(np.float32)
+
+    def _paint_eyes(self, face: I32, posed: F32, colors: F32) -> F32:
+        """Eyeballs take the photo's own iris; what the lids hide of it is continued around the eye's axis."""
+        head = self.scene.head
+        pixels, depth = project(posed, self.scene.camera)
+        photo = read_pixels(self.scene.analysis.foreground, pixels)
+        shown = read_pixels(self.scene.depth, pixels, nearest=True)
+        matte = cv2.erode(
+            (self.scene.analysis.alpha > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)
+        )
+        clear = (np.abs(shown - depth) < _EYE_VISIBLE_METRES) & (
+            read_pixels(matte, pixels, nearest=True) > 0
+        )
+        members, seen, radii = [], [], []
+        for side in ("Left", "Right"):
+            on_eye = np.flatnonzero(self.scene.faces_of(f"eye{side}")[face])
+            opening = polygon(self._lid_outline(side), self.scene.face_id.shape)
+            opening = cv2.erode(opening, np.ones((3, 3), np.uint8))
+            within = read_pixels(opening, pixels[on_eye], nearest=True) > 0
+            iris = head.regions[f"iris{side}"] | head.regions[f"pupil{side}"]
+            ball = self.scene.posed[head.regions[f"eye{side}"]].mean(0)
+            axis = self.scene.posed[iris].mean(0) - ball
+            radius = np.linalg.norm(
+                self.scene.posed[iris] - self.scene.posed[iris].mean(0), axis=1
+            ).max()
+            local = posed[on_eye] - ball
+            along = axis / np.linalg.norm(axis)
+            away = local - (local @ along)[:, None] * along
+            members.append(on_eye)
+            seen.append(within & clear[on_eye])
+            radii.append(np.linalg.norm(away, axis=1) / radius)
+        both = [np.concatenate(parts) for parts in (members, seen, radii)]
+        for on_eye, own, r in zip(members, seen, radii, strict=True):
+            # An eye that hides behind the nose is like the other one.
+            enough = (own & (r > _WHITE_FROM)).sum() >= _MIN_SEEN
+            known = (on_eye, own, r) if enough else both
+            profile = _eye_profile(photo[known[0]], known[1], known[2])
+            colors[on_eye] = np.where(own[:, None], photo[on_eye], profile[_eye_bins(r)])
+        return colors
+
+    def _lid_outline(self, side: str) -> F32:
+        upper, lower = (self.scene.head.lid_rings[f"{lid}{side}"] for lid in ("upper", "lower"))
+        pixels, _ = project(
+            self.scene.posed[np.concatenate([upper, lower[::-1]])], self.scene.camera
+        )
+        return pixels
+
+
+def choose_cells(cells: Cells, kept: np.ndarray) -> Cells:
+    return Cells(cells.centers[kept], cells.sizes[kept], cells.pixels[kept], cells.coverage[kept])
+
+
+def _eye_bins(r: np.ndarray) -> np.ndarray:
+    """Steps of ``_eye_profile`` for distances from the eye's axis."""
+    return np.clip((r * 8).astype(int), 0, 15)
+
+
+def _eye_profile(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
+    """Colours of an eyeball from its seen part: by distance from the eye's axis, in units of the iris radius.
+
+    Args:
+        photo: (N, 3) photo colours.
+        seen: (N,) bool which of them lie between the lids.
+        r: (N,) distance from the axis.
+
+    Returns:
+        (16, 3) colours in steps of an eighth of the iris radius.
+    """
+    bins = _eye_bins(r)
+    profile = np.zeros((16, 3), np.float32)
+    sclera = np.array([0.72, 0.68, 0.66], np.float32)
+    white = seen & (r > _WHITE_FROM)
+    if white.sum() > 10:
+        sclera = np.median(photo[white], 0)
+    last = np.array([0.05, 0.04, 0.04], np.float32)
+    for b in range(16):
+        members = seen & (bins == b)
+        if members.sum() >= 4:
+            last = np.median(photo[members], 0)
+        elif b >= 10:
+            last = sclera
+        profile[b] = last
+    return profile
