@@ -142,6 +142,22 @@ def test_a_fit_far_from_the_start_converges() -> None:
     assert abs(state.expression[ARKIT_INDEX["jawOpen"]] - 0.7) < 0.05
 
 
+def test_a_jump_between_frames_is_followed() -> None:
+    person, camera, motion = a_person(5), a_camera(), MotionLatents.rest(16, FPS)
+    motion.pose[8:, 1] = np.radians(40.0)
+    motion.pose[:8, 1] = np.radians(-35.0)
+    motion.dyn[8:, ARKIT_INDEX["jawOpen"]] = 0.6
+    fit = HeadFit(camera, person[0], np.zeros(52, np.float32), person[2], person[1], 0.0)
+    still = MotionLatents.rest(1, FPS)
+    joined = MotionLatents(
+        np.concatenate([still.dyn, motion.dyn]), np.concatenate([still.pose, motion.pose]), FPS
+    )
+    clip = tracked_landmarks(landmarks_of(joined, person, camera), fit)
+    assert clip.confidence.min() > 0.9
+    assert np.degrees(clip.motion.pose[-1, 1]) == pytest.approx(40.0, abs=1.0)
+    assert clip.motion.channel("jawOpen")[-1] == pytest.approx(0.6, abs=0.05)
+
+
 def test_settling_makes_a_state_exact() -> None:
     person, camera = a_person(4), a_camera()
     fitter = PoseFitter(LandmarkHead(load_head(), *person), camera, 150.0, np.zeros(52))

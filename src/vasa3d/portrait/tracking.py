@@ -48,7 +48,9 @@ _LIP_BAND = 0.006
 _LID_BAND = 0.03
 _RESIDUAL_SCALE = 0.02
 _LEAST_CONFIDENCE = 0.1
+_DOUBTFUL_CONFIDENCE = 0.6
 _FIRST_WEAKNESS = 3.0
+_LOST_RESIDUAL = 0.03
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,11 @@ class _Tracker:
                 # Far from the last state, openings and irises would pull before the head is where it should be.
                 self._state, _ = self._fitter.fit(found, self._state, np.inf, _FIRST_WEAKNESS)
             self._state, residual = self._fitter.fit(found, self._state, change)
+            if residual > _LOST_RESIDUAL:
+                fresh, _ = self._fitter.fit(found, self._fitter.start(), np.inf, _FIRST_WEAKNESS)
+                fresh, again = self._fitter.fit(found, fresh, np.inf)
+                if again < residual:
+                    self._state, residual = fresh, again
             self._confidence[t] = np.exp(-((residual / _RESIDUAL_SCALE) ** 2))
             self._last = t
         self._states.append(self._state)
@@ -228,7 +235,7 @@ class _Tracker:
             landmarks=self._landmarks,
             found=self._found,
             confidence=self._confidence,
-            warnings=_gap_warnings(good, self._fps),
+            warnings=_warnings(good, self._confidence, self._fps),
         )
 
     def _smoothed(self, expression: np.ndarray) -> np.ndarray:
@@ -285,13 +292,19 @@ def _bridged(values: np.ndarray, good: np.ndarray) -> np.ndarray:
     return np.stack(columns, -1).reshape(values.shape)
 
 
-def _gap_warnings(good: np.ndarray, fps: float) -> tuple[str, ...]:
-    """What to say about frames without a usable face."""
-    if good.all():
-        return ()
-    edges = np.flatnonzero(np.diff(np.concatenate([[1], good.astype(int), [1]])))
-    longest = float(np.max(edges[1::2] - edges[::2])) / fps
-    text = f"no face was found in {(~good).sum()} of {len(good)} pictures; motion there is interpolated"
-    if longest > SHORT_GAP_SECONDS:
-        text += f", over {longest:.1f} s at a stretch"
-    return (text,)
+def _warnings(good: np.ndarray, confidence: F32, fps: float) -> tuple[str, ...]:
+    """What to say about frames without a usable face, and about a head that does not fit."""
+    lines = []
+    if not good.all():
+        edges = np.flatnonzero(np.diff(np.concatenate([[1], good.astype(int), [1]])))
+        longest = float(np.max(edges[1::2] - edges[::2])) / fps
+        text = (
+            f"no face was found in {(~good).sum()} of {len(good)} pictures; "
+            "motion there is interpolated"
+        )
+        if longest > SHORT_GAP_SECONDS:
+            text += f", over {longest:.1f} s at a stretch"
+        lines.append(text)
+    if np.median(confidence[good]) < _DOUBTFUL_CONFIDENCE:
+        lines.append("the face could be followed poorly; is there one person only, and no cut?")
+    return tuple(lines)
