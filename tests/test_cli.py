@@ -453,6 +453,7 @@ def test_native_chatter_stays_off_the_screen() -> None:
         "import os, sys, vasa3d.cli.doctor as d\n"
         "d._package = lambda name: (os.write(2, b'native noise'), d.Check(name, True, ''))[1]\n"
         "d._asset = lambda name: d.Check(name, True, '')\n"
+        "d._kernels = lambda reporter: d.Check('kernels', True, '')\n"
         "from vasa3d.cli import main\n"
         "code = main(['doctor', '--json'])\n"
         "os.write(2, b'after')\n"
