@@ -29,7 +29,7 @@ def smooth(values: np.ndarray, fps: float) -> np.ndarray:
     Returns:
         The same shape.
     """
-    window = 2 * round(0.5 * WINDOW_SECONDS * fps) + 1
+    window = 2 * int(0.5 * WINDOW_SECONDS * fps) + 1
     if window < 5 or len(values) < window:
         return values.copy()
     return np.asarray(savgol_filter(values, window, 2, axis=0, mode="interp"))

@@ -50,7 +50,7 @@ _RESIDUAL_SCALE = 0.02
 _LEAST_CONFIDENCE = 0.1
 _DOUBTFUL_CONFIDENCE = 0.6
 _FIRST_WEAKNESS = 3.0
-_LOST_RESIDUAL = 0.03
+_JUMP = 0.12
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,7 @@ class _Tracker:
         self._fit = fit
         self._person = LandmarkHead(head, fit.identity, fit.offsets, fit.eyes)
         width = face_width(landmarks[reference])
+        self._face_width = width
         self._fitter = PoseFitter(self._person, fit.camera, width, fit.expression)
         self._state = self._fitter.start()
         self._fitter.settle(self._state, landmarks[reference, :, :2].astype(np.float64))
@@ -190,18 +191,20 @@ class _Tracker:
         if self._found[t]:
             found = self._landmarks[t, :, :2].astype(np.float64)
             change = (t - self._last) / self._fps if self._last >= 0 else np.inf
-            if change > SHORT_GAP_SECONDS:
-                # Far from the last state, openings and irises would pull before the head is where it should be.
-                self._state, _ = self._fitter.fit(found, self._state, np.inf, _FIRST_WEAKNESS)
+            if change > SHORT_GAP_SECONDS or self._jumped(t):
+                # Openings and irises would pull before the head is where it should be.
+                start = self._fitter.start()
+                self._state, _ = self._fitter.fit(found, start, np.inf, _FIRST_WEAKNESS)
+                change = np.inf
             self._state, residual = self._fitter.fit(found, self._state, change)
-            if residual > _LOST_RESIDUAL:
-                fresh, _ = self._fitter.fit(found, self._fitter.start(), np.inf, _FIRST_WEAKNESS)
-                fresh, again = self._fitter.fit(found, fresh, np.inf)
-                if again < residual:
-                    self._state, residual = fresh, again
             self._confidence[t] = np.exp(-((residual / _RESIDUAL_SCALE) ** 2))
             self._last = t
         self._states.append(self._state)
+
+    def _jumped(self, t: int) -> bool:
+        """Whether the face is elsewhere than in the last frame that showed it: after a cut, say."""
+        moved = (self._landmarks[t] - self._landmarks[self._last])[:, :2]
+        return float(np.linalg.norm(moved, axis=1).mean()) > _JUMP * self._face_width
 
     def result(self) -> TrackedClip:
         good = self._found & (self._confidence > _LEAST_CONFIDENCE)
