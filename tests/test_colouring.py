@@ -189,3 +189,18 @@ def test_light_rises_with_the_brightness_of_the_skin(level: float) -> None:
 
 def test_light_without_skin_in_view_is_good_light() -> None:
     assert light_of(np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), bool)) == 1.0
+
+
+def test_teeth_of_the_photo_colour_both_rows_and_nothing_else() -> None:
+    head = load_head()
+    vertices = head.data.template
+    own = np.array([0.8, 0.6, 0.2], np.float32)
+    usual, _ = mouth_colors(head, vertices, 1.0)
+    colors, _ = mouth_colors(head, vertices, 1.0, own)
+    for name in ("teethUpper", "teethLower"):
+        teeth = colors[head.regions[name]]
+        assert teeth.max(0) == pytest.approx(own * teeth.max() / own.max(), rel=1e-4)
+        assert teeth.max() > 0.6
+    for name in ("tongue", "mouthCavity", "gumsUpper"):
+        only = head.regions[name] & ~head.regions["teethUpper"] & ~head.regions["teethLower"]
+        assert np.array_equal(colors[only], usual[only])
