@@ -125,13 +125,14 @@ def _light_across(vertices: F32, sampled: np.ndarray, weight: np.ndarray) -> np.
     """(V,) how much brighter each vertex's half of the face is than the other."""
     left = vertices[:, 0] > 0
     aside = np.abs(vertices[:, 0]) > _ASIDE_METRES
-    light = []
-    for half in (left, ~left):
-        share = weight * (half & aside)
-        light.append(float((sampled.mean(1) * share).sum() / max(float(share.sum()), 1e-6)))
+    shares = [weight * (half & aside) for half in (left, ~left)]
+    seen = [max(float(share.sum()), 1e-6) for share in shares]
+    light = [float((sampled.mean(1) * s).sum()) / n for s, n in zip(shares, seen, strict=True)]
     if min(light) < 1e-3:
         return np.ones(len(vertices), np.float32)
-    ratio = float(np.clip(light[0] / light[1], 0.4, 2.5))
+    # A half of which little is seen tells little: its lit rim is not its light.
+    sure = min(1.0, 2.0 * min(seen) / max(seen))
+    ratio = float(np.clip(light[0] / light[1], 0.4, 2.5)) ** sure
     return np.where(left, ratio, 1.0 / ratio).astype(np.float32)
 
 

@@ -91,11 +91,9 @@ class LayerCoats:
             )
         ]
         # A head that is turned far aside in the photo has half its face behind the silhouette.
-        in_view = (
-            self.scene.veiled | self.scene.shown(self.scene.faces_of("scalp"))
-        ) & ~shape.strips
-        in_view = in_view[tuple(cells.pixels.T)]
-        front = keep(front, in_view | ~self._hides_face(front.means))
+        # Of what the photo shows only thin strips may go: their pixels are the face's own rim.
+        thin = shape.strips[tuple(cells.pixels.T)]
+        front = keep(front, ~(thin & self._hides_face(front.means)))
         hidden = [*linings, self._back_coat(shape, back, seed)]
         return join_coats([front, *(keep(c, ~self._hides_skin(c.means)) for c in hidden)])
 
