@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 
@@ -216,6 +217,18 @@ def test_a_short_gap_is_bridged_and_told(filmed) -> None:
     assert (clip.confidence[12:16] == 0.0).all()
     gap = np.degrees(np.abs(clip.motion.pose[:30, :3] - whole.motion.pose[:30, :3]))
     assert gap.max() < 3.0
+
+
+def test_a_small_face_is_found_and_followed(filmed) -> None:
+    motion, frames, _ = filmed
+    small = []
+    for frame in frames[:24]:
+        scene = np.full((720, 1280, 3), 120, np.uint8)
+        scene[300:520, 900:1120] = cv2.resize(frame, (220, 220), interpolation=cv2.INTER_AREA)
+        small.append(scene)
+    clip = track_frames(iter(small), FPS)
+    assert clip.found.mean() > 0.9
+    assert np.corrcoef(clip.motion.channel("jawOpen"), motion.channel("jawOpen")[:24])[0, 1] > 0.7
 
 
 @pytest.mark.parametrize("count", [0, 6])

@@ -21,7 +21,7 @@ import numpy as np
 from vasa3d.errors import FaceError
 from vasa3d.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from vasa3d.head import NECK_SHARE, ArkitHead, load_head
-from vasa3d.portrait.detection import LandmarkTracker, detect_faces
+from vasa3d.portrait.detection import FaceBox, LandmarkTracker, detect_faces
 from vasa3d.portrait.fitting import HeadFit, face_width, fit_head
 from vasa3d.portrait.landmarks import EYES, NUM_LANDMARKS, LandmarkHead
 from vasa3d.portrait.posefit import (
@@ -113,32 +113,42 @@ def track_events(frames: Iterable[U8], fps: float, fit: HeadFit | None = None) -
 
 
 class _Finder:
-    """Landmarks frame by frame; a face that the tracker loses is searched anew, ever less often."""
+    """Landmarks frame by frame, first in whole pictures; a face that is lost is searched, ever less often.
+
+    The tracker's own search is for faces that fill much of the picture. Where the thorough one had to help, the tracker
+    is shown only the surroundings of what that found.
+    """
 
     def __init__(self) -> None:
         self.size = (0, 0)
-        self._following = LandmarkTracker(video=True)
-        self._searching = LandmarkTracker()
+        self._tracker = LandmarkTracker(video=True)
+        self._box: FaceBox | None = None
         self._points: list[F32 | None] = []
         self._lost = 0
 
     def look(self, rgb: U8) -> None:
         self.size = (rgb.shape[1], rgb.shape[0])
-        points = self._following(rgb)
+        points = self._tracker(rgb, self._box)
         if points is not None and (self._lost or not self._points):
-            # A face just detected is framed otherwise than one that is followed, and its landmarks lie otherwise.
-            for _ in range(_SETTLING_LOOKS):
-                points = self._following(rgb)
+            points = self._settled(rgb)
         self._lost = 0 if points is not None else self._lost + 1
         if self._lost and self._lost & (self._lost - 1) == 0:
-            tried = (self._searching(rgb, face) for face in detect_faces(rgb)[:_MAX_FACES])
-            points = next((found for found in tried if found is not None), None)
-            self._lost = self._lost if points is None else 0
+            for self._box in detect_faces(rgb)[:_MAX_FACES]:
+                points = self._settled(rgb)
+                if points is not None:
+                    self._lost = 0
+                    break
         self._points.append(points)
 
+    def _settled(self, rgb: U8) -> F32 | None:
+        """A face just detected is framed otherwise than one that is followed, and its landmarks lie otherwise."""
+        points = None
+        for _ in range(_SETTLING_LOOKS):
+            points = self._tracker(rgb, self._box)
+        return points
+
     def close(self) -> None:
-        self._following.close()
-        self._searching.close()
+        self._tracker.close()
 
     def result(self) -> tuple[F32, np.ndarray]:
         """Landmarks (T, 478, 3), bridged where there are none, and where they were found (T,)."""
