@@ -20,7 +20,7 @@ import numpy as np
 
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.head import eye_rotations
-from vasa3d.portrait.fitting import FACE_OVAL
+from vasa3d.portrait.fitting import FACE_OVAL, FACE_SIDES, NUM_MESH_LANDMARKS
 from vasa3d.portrait.landmarks import EYES, IRISES, NUM_LANDMARKS, LandmarkHead, cross_matrices
 from vasa3d.portrait.lips import LIP_LANDMARKS
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, NUM_CHANNELS, Camera
@@ -36,7 +36,6 @@ LID_PAIRS = (
 """Opposite landmarks of the upper and lower lid, left eye first."""
 EYE_CORNERS = ((362, 263), (133, 33))
 """Inner and outer corner of each eye."""
-LIP_CORNERS = (78, 308)
 
 OPPOSED_CHANNELS = tuple(
     i
@@ -124,7 +123,7 @@ class PoseFitter:
         self._center = camera.K[:2, 2].astype(np.float64)
         self._face_width = face_width
         self._reference = np.asarray(reference, np.float64)
-        self.middle = person.points(self._reference)[:468].mean(0)
+        self.middle = person.points(self._reference)[:NUM_MESH_LANDMARKS].mean(0)
         weight = np.ones(NUM_LANDMARKS)
         weight[list(FACE_OVAL)] = self._config.oval_weight
         weight[list(LIP_LANDMARKS)] = self._config.lip_weight
@@ -138,7 +137,7 @@ class PoseFitter:
         self._opening = 1.0 / (sigmas * face_width)
         gaze = eye_rotations(np.eye(NUM_CHANNELS, dtype=np.float32)).astype(np.float64)
         squint = (gaze[:, 0, :2] - gaze[:, 1, :2]).T / self._config.squint_sigma
-        self._prior = squint.T @ squint + np.diag(np.full(52, self._config.expression_sigma**-2.0))
+        self._prior = squint.T @ squint + np.eye(NUM_CHANNELS) * self._config.expression_sigma**-2.0
         self._pull = self._config.expression_sigma**-2.0 * self._reference
         self._pull[list(OPPOSED_CHANNELS)] -= self._config.restraint
 
@@ -176,12 +175,11 @@ class PoseFitter:
         pull = (self._config.change_sigma**2 * max(change, 1e-3) / 0.04) ** -1.0
         prior = self._prior + pull * np.eye(NUM_CHANNELS)
         wanted = self._pull + pull * before.expression
-        constant = self._reference @ self._pull + pull * before.expression @ before.expression
 
         def cost_of(state: HeadState) -> float:
             data = self._residuals(self.project(state) - found, weight)
             w = state.expression
-            return float(data @ data + w @ prior @ w - 2.0 * w @ wanted + constant)
+            return float(data @ data + w @ prior @ w - 2.0 * w @ wanted)
 
         state, damping = before, 1e-2
         cost = cost_of(state)
@@ -203,7 +201,7 @@ class PoseFitter:
             state, cost, damping = trial, trial_cost, max(damping / 8.0, 1e-7)
             if moved < _ENOUGH_CHANNEL and turned < _ENOUGH_TURN:
                 break
-        miss = (self.project(state) - found)[:468]
+        miss = (self.project(state) - found)[:NUM_MESH_LANDMARKS]
         return state, float(np.sqrt((miss**2).sum(1).mean()) / self._face_width)
 
     def _weights(self, found: np.ndarray) -> np.ndarray:
@@ -277,7 +275,7 @@ def opening(landmarks: np.ndarray, eye: int) -> np.ndarray:
 
 def lip_opening(landmarks: np.ndarray) -> np.ndarray:
     """Mean distance of the inner lips at the middle over the width of the face, of landmarks (..., 478, 2 or 3)."""
-    return _opening(landmarks, LIP_PAIRS[:3], (234, 454))
+    return _opening(landmarks, LIP_PAIRS[:3], FACE_SIDES)
 
 
 def _opening(
