@@ -274,6 +274,48 @@ def test_a_video_without_a_face_is_refused(clip, capsys) -> None:
     assert "no face" in line and "hint:" in line and len(line.splitlines()) == 1
 
 
+def test_protocols_report_every_way_and_write_a_sheet(stage, clip, monkeypatch, capsys) -> None:
+    import vasa3d.evaluation.reenactment as reenactment
+    from vasa3d.evaluation.comparison import MEASURES
+
+    def reenact_events(path, *, quality, seed):
+        stage.calls["reenact"] = (Path(path).name, quality, seed)
+        row = dict.fromkeys(MEASURES, 0.5)
+        rows = {way: dict(row) for way in ("ours", "draft", "held_still")}
+        rows["held_still"]["aperture_correlation"] = float("nan")
+        sheet = np.zeros((8, 24, 3), np.uint8)
+        yield Event("done", data={"frames": 10, "found": 1.0, **rows, "sheet": sheet})
+
+    monkeypatch.setattr(reenactment, "reenact_events", reenact_events)
+    words = "evaluate reenact clip.mp4 clip.mp4 --quality draft --seed 3"
+    assert run(words + " --sheet sheet.png --json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert stage.calls["reenact"] == ("clip.mp4", "draft", 3) and result["quality"] == "draft"
+    for way in ("ours", "draft", "held_still"):
+        assert result[way]["psnr_face"] == 0.5 and set(result[way]) == set(MEASURES)
+    assert result["held_still"]["aperture_correlation"] is None
+    assert Image.open(stage.folder / "sheet.png").size == (24, 16)
+    assert run(words) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("| | psnr |") and "| held_still |" in table
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate reenact missing.mp4",
+        "evaluate reenact clip.mp4 --sheet sheet.jpg",
+        "evaluate pair me.png",
+        "evaluate pair me.png missing.png",
+        "evaluate novel-view missing.obj me.png",
+    ],
+)
+def test_protocols_refuse_in_one_line(clip, words, capsys) -> None:
+    assert run(words) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and "hint:" in line and len(line.splitlines()) == 1
+
+
 def test_export_writes_a_frame_of_motion(stage, capsys) -> None:
     assert run("motion say.wav -o m.csv --fps 10") == 0
     capsys.readouterr()
