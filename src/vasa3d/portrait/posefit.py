@@ -69,9 +69,9 @@ class PoseConfig:
 
     landmark_sigma: float = 0.012
     oval_weight: float = 0.3
-    lip_weight: float = 4.0
+    lip_weight: float = 2.0
     iris_weight: float = 3.0
-    lip_opening_sigma: float = 0.0008
+    lip_opening_sigma: float = 0.001
     lid_opening_sigma: float = 0.002
     expression_sigma: float = 0.2
     change_sigma: float = 0.25
