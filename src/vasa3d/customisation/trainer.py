@@ -53,7 +53,7 @@ class CustomisationConfig:
         seed: Of all randomness.
     """
 
-    steps: int = 900
+    steps: int = 750
     size: int = 512
     frames: int = 48
     photo_share: float = 0.4
