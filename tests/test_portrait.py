@@ -402,3 +402,25 @@ def test_a_hopeless_picture_is_refused(hard, choose, name) -> None:
     with pytest.raises((FaceError, ImageError), match=REFUSED[name]) as caught:
         choose(load_image(hard / name))
     assert caught.value.hint
+
+
+def test_a_picture_of_flat_colours_gets_its_matte_in_time(monkeypatch) -> None:
+    import pymatting
+
+    from vasa3d.portrait import matte
+
+    attempts = []
+
+    def solve(image, trimap, **options):
+        attempts.append(options["cg_kwargs"]["maxiter"])
+        if len(attempts) == 1:
+            raise ValueError("did not converge")
+        return trimap
+
+    monkeypatch.setattr(pymatting, "estimate_alpha_cf", solve)
+    rough = np.zeros((128, 128), np.float32)
+    rough[32:96, 32:96] = 1.0
+    rgb = (rough[..., None] * np.array([200, 100, 50])).astype(np.uint8)
+    alpha = matte._refine(rgb, rough)
+    assert len(attempts) == 2 and max(attempts) < 1000
+    assert alpha[64, 64] > 0.99 and alpha[2, 2] < 0.01

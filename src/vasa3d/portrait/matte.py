@@ -28,6 +28,9 @@ _RIM_MARGIN = 0.0025
 """Width of the rim whose estimated colours are doubted, as a fraction of the picture's side."""
 _RIM_DEVIATION = 0.3
 """By how much they may differ from those inside, where the matte is full; a quarter of it where it is faint."""
+_MAX_SOLVER_STEPS = 400
+_SOLVER_NOISE = (0.0, 0.03)
+"""Noise added to the picture in each attempt to solve for the matte, in units of white."""
 _MATTING_SIDE = 640
 """Closed-form matting is solved at this size at most; a guided filter carries the result to full resolution."""
 
@@ -109,9 +112,19 @@ def _refine(rgb: U8, rough: F32) -> F32:
     trimap = _trimap(np.asarray(small_rough, np.float32))
     if not ((trimap == 0.0).any() and (trimap == 1.0).any()):
         return (rough > 0.5).astype(np.float32)
-    # The solver prints advice when its first preconditioner fails; standard output belongs to results.
-    with contextlib.redirect_stdout(io.StringIO()):
-        alpha = np.asarray(estimate_alpha_cf(small / 255.0, trimap), np.float32)
+    alpha = np.asarray(small_rough, np.float32)
+    # Posterised pictures have flat regions that hardly converge; a little noise tells their pixels apart.
+    for noise in _SOLVER_NOISE:
+        grain = np.random.default_rng(0).normal(0.0, noise, small.shape) if noise else 0.0
+        # The solver prints advice when its first preconditioner fails; standard output belongs to results.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ValueError):
+            solved = estimate_alpha_cf(
+                np.clip(small / 255.0 + grain, 0.0, 1.0),
+                trimap,
+                cg_kwargs={"maxiter": _MAX_SOLVER_STEPS},
+            )
+            alpha = np.asarray(solved, np.float32)
+            break
     if scale < 1.0:
         alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
         guide = rgb.astype(np.float32) / 255.0
