@@ -23,7 +23,11 @@ lint: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	@set -e; for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+	@mkdir -p out
+	$(BIN)/vasa3d bench render --save-scene out/scene
+	$(BIN)/vasa3d bench animate
+	$(BIN)/vasa3d bench create --gaussians 40000
+	$(BIN)/python benchmarks/bench_composite.py out/scene
 
 clean:
 	rm -rf $(VENV) build dist

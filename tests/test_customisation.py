@@ -202,7 +202,7 @@ def test_customisation_brings_the_source_view_closer_and_keeps_the_sides(made, a
     assert work.avatar().vas.rank == 2
 
 
-def test_the_residual_adds_to_the_base_on_frames_never_seen(made, animator) -> None:
+def test_the_residual_learns_and_does_not_spoil_frames_never_seen(made, animator) -> None:
     work = begin(made, animator, steps=60, frames=8, rank=4)
     for _ in work.run():
         pass

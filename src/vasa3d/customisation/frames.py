@@ -40,7 +40,7 @@ class TrainingFrame:
 
 
 class FrameSynthesizer(Protocol):
-    """Source of training frames: the built-in animator, a clip of the person, or a researcher's own."""
+    """Source of training frames: the built-in animator, or a researcher's own."""
 
     def frames(self, count: int, seed: int) -> Iterator[TrainingFrame]:
         """Yield ``count`` frames; the same seed gives the same frames."""

@@ -19,15 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 
 from vasa3d.errors import FaceError
+from vasa3d.evaluation.readback import PictureReader
 from vasa3d.metrics import landmark_distance, psnr, ssim
-from vasa3d.portrait.detection import LandmarkTracker, detect_faces
+from vasa3d.portrait.detection import detect_faces
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
 from vasa3d.portrait.matte import estimate_matte
 from vasa3d.portrait.posefit import lip_opening, opening
@@ -63,26 +63,8 @@ class Truth:
     face: np.ndarray | None = None
 
 
-class Reader:
-    """Finds what is to be compared in pictures; a context manager, since the tracker holds native memory."""
-
-    def __init__(self) -> None:
-        self._tracker = LandmarkTracker()
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._tracker.close()
-
-    def landmarks(self, rgb: U8) -> F32 | None:
-        """(478, 3) landmarks in pixels."""
-        return self._tracker(rgb)
+class Reader(PictureReader):
+    """Finds what is to be compared in pictures."""
 
     def truth(self, rgb: U8, visible: np.ndarray | None = None, masks: bool = True) -> Truth:
         """Everything about a true picture.

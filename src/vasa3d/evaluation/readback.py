@@ -9,28 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vasa3d.errors import FaceError
 from vasa3d.portrait.detection import LIP_INNER, LandmarkTracker
-from vasa3d.types import F32, Frame
+from vasa3d.types import F32, U8, Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
 EYE_OUTER = (33, 263)
 """Landmarks at the outer corners of the right and the left eye."""
 EYE_OUTER_METRES = 0.09
 
 
-class LipReader:
-    """Inner-lip gap of drawn frames; a context manager, since the tracker holds native memory.
+class PictureReader:
+    """Holds a face tracker; a context manager, since the tracker holds native memory.
 
-    Every frame is searched anew, so nothing of a neighbouring frame leaks into it.
+    Every picture is searched anew, so nothing of a neighbouring one leaks into it.
     """
 
     def __init__(self) -> None:
         self._tracker = LandmarkTracker()
 
-    def __enter__(self) -> LipReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -41,13 +45,21 @@ class LipReader:
     ) -> None:
         self._tracker.close()
 
+    def landmarks(self, rgb: U8) -> F32 | None:
+        """(478, 3) landmarks in pixels of a picture (H, W, 3); None where no face is found."""
+        return self._tracker(rgb)
+
+
+class LipReader(PictureReader):
+    """Inner-lip gap of drawn frames."""
+
     def __call__(self, frame: Frame) -> float:
         """Gap in metres; NaN where no face is found.
 
         Args:
             frame: A drawn picture over an opaque background.
         """
-        points = self._tracker(frame.to_uint8())
+        points = self.landmarks(frame.to_uint8())
         return float("nan") if points is None else gap_of(points)
 
 
