@@ -27,7 +27,7 @@ import numpy as np
 from vasa3d.errors import FaceError
 from vasa3d.evaluation.readback import PictureReader
 from vasa3d.metrics import landmark_distance, psnr, ssim
-from vasa3d.portrait.detection import detect_faces
+from vasa3d.portrait.detection import LandmarkTracker, detect_faces
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
 from vasa3d.portrait.matte import estimate_matte
 from vasa3d.portrait.posefit import lip_opening, opening
