@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from vasa3d.customisation.animator import PhotoAnimator
-from vasa3d.customisation.trainer import CustomisationConfig
+from vasa3d.customisation.config import CustomisationConfig
 from vasa3d.evaluation.ablation import ablate_events, measure, settings
 
 SMALL = CustomisationConfig(steps=4, size=96, frames=2, prior_size=64, rank=1)

@@ -9,9 +9,9 @@ import torch
 from vasa3d.avatar.deformation import VasResidual
 from vasa3d.customisation.animator import PhotoAnimator, random_motion
 from vasa3d.customisation.checkpoint import load_checkpoint, save_checkpoint
+from vasa3d.customisation.config import CustomisationConfig, LossWeights
 from vasa3d.customisation.frames import TrainingFrame
 from vasa3d.customisation.objective import (
-    LossWeights,
     edge_distance,
     movement,
     photometric,
@@ -19,7 +19,7 @@ from vasa3d.customisation.objective import (
     shape_change,
     sharpened,
 )
-from vasa3d.customisation.trainer import Customisation, CustomisationConfig, photo_frame
+from vasa3d.customisation.trainer import Customisation, photo_frame
 from vasa3d.losses import SsimTarget
 from vasa3d.metrics import psnr
 from vasa3d.pipeline import turning_point

@@ -25,15 +25,7 @@ from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import mood_of, unmix_mood
 from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
-from vasa3d.customisation.animator import PhotoAnimator
-from vasa3d.customisation.checkpoint import load_checkpoint, save_checkpoint
-from vasa3d.customisation.densification import prune
-from vasa3d.customisation.trainer import (
-    QUALITIES,
-    Customisation,
-    CustomisationConfig,
-    photo_frame,
-)
+from vasa3d.customisation.config import QUALITIES, CustomisationConfig
 from vasa3d.errors import InputError
 from vasa3d.exchange.cameras import read_key_frames
 from vasa3d.geometry.cameras import orbit
@@ -99,7 +91,7 @@ def create_events(
         image_path: Portrait photo.
         face: Which face, 0 the largest; None takes the largest and refuses several equal ones.
         seed: Seed of all randomness.
-        quality: ``draft`` (seconds), ``standard`` (minutes) or ``high``; see ``customisation.trainer.QUALITIES``.
+        quality: ``draft`` (seconds), ``standard`` (minutes) or ``high``; see ``customisation.config.QUALITIES``.
         checkpoint: File that keeps the state of the optimisation while it runs; a run that was stopped goes on from
             it. Removed at the end.
 
@@ -156,6 +148,12 @@ def _customise(
     key: str,
 ) -> Generator[Event, None, Avatar]:
     """Optimise a draft; yields progress, returns the avatar."""
+    # PyTorch takes seconds to load, and a draft does without.
+    from vasa3d.customisation.animator import PhotoAnimator
+    from vasa3d.customisation.checkpoint import load_checkpoint, save_checkpoint
+    from vasa3d.customisation.densification import prune
+    from vasa3d.customisation.trainer import Customisation, photo_frame
+
     yield Event("animate")
     work = Customisation(
         draft,

@@ -138,7 +138,7 @@ def ablation(
 
     import numpy as np
 
-    from vasa3d.customisation.trainer import CustomisationConfig
+    from vasa3d.customisation.config import CustomisationConfig
     from vasa3d.errors import ImageError
     from vasa3d.evaluation.ablation import ablate_events
     from vasa3d.files import input_file

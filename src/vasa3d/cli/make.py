@@ -117,12 +117,13 @@ def create(
       vasa3d create portrait.jpg -o quick.vasa3d --quality draft
       vasa3d create group.jpg -o second.vasa3d --face 1 --json
     """
-    from vasa3d.evaluation.sheet import contact_sheet, write_sheet
-
     reporter = Reporter(as_json)
     input_file(portrait, "an image", ImageError)
     target = output_path(default_output(output, portrait, ".vasa3d"), force)
     sheet = output_path(target.with_name(f"{target.stem}.sheet.png"), force)
+    # What takes seconds to load comes after the checks.
+    from vasa3d.evaluation.sheet import contact_sheet, write_sheet
+
     checkpoint = target.with_name(f".{target.name}.checkpoint")
     avatar, report = make_avatar(reporter, portrait, face, quality, seed, checkpoint)
     avatar.save(target, force=force)

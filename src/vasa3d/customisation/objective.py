@@ -1,4 +1,4 @@
-"""The terms of the optimisation (VASA-3D, section 3.3), each a function, with its weight in one place.
+"""The terms of the optimisation (VASA-3D, section 3.3), each a function; their weights stand in ``config``.
 
 What the paper takes from downloaded networks has a stand-in that needs none: differences of edges over several scales
 for the perceptual distance (LPIPS), and the draft's own views for score distillation's hold on sides and back.
@@ -6,44 +6,14 @@ for the perceptual distance (LPIPS), and the draft's own views for score distill
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch.nn import functional
 
+from vasa3d.customisation.config import LossWeights
 from vasa3d.customisation.trainable import RESIDUAL_UNITS
 from vasa3d.losses import SsimTarget, l1, ssim
 
 _SCALES = 3
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weight of each term.
-
-    Attributes:
-        l1: Absolute difference of colours.
-        ssim: Structural similarity.
-        edges: Perceptual distance (``edge_distance``).
-        alpha: Coverage, where a frame shows the whole person.
-        view_prior: Draft's views from all around.
-        consistency: Full against base, from 35 to 55 degrees (the paper's render consistency).
-        movement: Gaussians stay near where they began.
-        shape: Gaussians stay about as large as they began.
-        residual: VAS residual stays small.
-        sharpening: Distance to the sharpened picture, in the last tenth.
-    """
-
-    l1: float = 0.8
-    ssim: float = 0.2
-    edges: float = 0.3
-    alpha: float = 0.1
-    view_prior: float = 0.5
-    consistency: float = 0.2
-    movement: float = 2e-3
-    shape: float = 2e-3
-    residual: float = 1e-4
-    sharpening: float = 0.1
 
 
 def photometric(

@@ -14,6 +14,7 @@ import torch
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VAS_INPUTS, VasResidual, residual_inputs
 from vasa3d.avatar.posing import covariances_from, pose_tensors
+from vasa3d.customisation.config import LearningRates
 from vasa3d.renderer.autograd import RenderedTensors, render_tensors
 from vasa3d.types import F32, Camera, MotionLatents
 
@@ -21,19 +22,6 @@ OPACITY_RANGE = (0.004, 0.99)
 """Opacities that logits stand for: those at which a splat is drawn and not capped."""
 RESIDUAL_UNITS = (1e-4,) * 3 + (0.02,) * 4 + (0.02,) * 3 + (0.01,) * 3 + (0.02,)
 """Plain size of a change of mean (metres), quaternion, log scale, colour and opacity."""
-
-
-@dataclass(frozen=True)
-class LearningRates:
-    """Adam's step of each attribute, in the attribute's own unit."""
-
-    means: float = 3e-5
-    log_scales: float = 6e-3
-    quats: float = 2e-3
-    logits: float = 2e-2
-    colors: float = 3e-3
-    modes: float = 5e-2
-    mixing: float = 3e-3
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,15 @@ base with the VAS residual are both held to the frames (VASA-3D, section 3.3): t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.initialise import framing_of
+from vasa3d.customisation.config import CustomisationConfig
 from vasa3d.customisation.frames import FrameSynthesizer, TrainingFrame
 from vasa3d.customisation.objective import (
-    LossWeights,
     edge_distance,
     movement,
     photometric,
@@ -25,55 +24,12 @@ from vasa3d.customisation.objective import (
     shape_change,
     sharpened,
 )
-from vasa3d.customisation.trainable import LearningRates, Pose, TrainableAvatar
+from vasa3d.customisation.trainable import Pose, TrainableAvatar
 from vasa3d.geometry.cameras import orbit
 from vasa3d.losses import SsimTarget, l1
 from vasa3d.portrait.analysis import Analysis
 from vasa3d.renderer import render_cloud
 from vasa3d.types import F32, Camera, Event
-
-
-@dataclass(frozen=True)
-class CustomisationConfig:
-    """How long and on what.
-
-    Attributes:
-        steps: Steps of Adam.
-        size: Side of the frames in pixels.
-        frames: Frames asked of the synthesizer.
-        photo_share: Share of the steps that look at the photo itself.
-        base_share: Share of the steps that draw without VAS residual.
-        prior_every: Steps between two views of the draft.
-        prior_size: Side of those views in pixels.
-        consistency_every: Steps between two comparisons of full and base from the side.
-        rank: Modes of the VAS residual.
-        last_rate: Learning rate at the end, as a part of the first.
-        weights: Of the terms of the loss.
-        rates: Learning rates at the beginning.
-        seed: Of all randomness.
-    """
-
-    steps: int = 750
-    size: int = 512
-    frames: int = 48
-    photo_share: float = 0.4
-    base_share: float = 0.4
-    prior_every: int = 3
-    prior_size: int = 192
-    consistency_every: int = 6
-    rank: int = 4
-    last_rate: float = 0.1
-    weights: LossWeights = field(default_factory=LossWeights)
-    rates: LearningRates = field(default_factory=LearningRates)
-    seed: int = 0
-
-
-QUALITIES: dict[str, CustomisationConfig | None] = {
-    "draft": None,
-    "standard": CustomisationConfig(),
-    "high": CustomisationConfig(steps=5000, frames=240),
-}
-"""What each ``--quality`` does after the draft; ``None`` for nothing."""
 
 _PREVIEWS = 8
 _SHARPENING_FROM = 0.9

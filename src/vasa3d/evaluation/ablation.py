@@ -17,9 +17,10 @@ import torch
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.initialise import InitConfig, initialise
 from vasa3d.customisation.animator import PhotoAnimator
+from vasa3d.customisation.config import CustomisationConfig, LossWeights
 from vasa3d.customisation.frames import TrainingFrame
-from vasa3d.customisation.objective import LossWeights, edge_distance
-from vasa3d.customisation.trainer import Customisation, CustomisationConfig, photo_frame
+from vasa3d.customisation.objective import edge_distance
+from vasa3d.customisation.trainer import Customisation, photo_frame
 from vasa3d.head import load_head
 from vasa3d.metrics import psnr, ssim
 from vasa3d.pipeline import turning_point

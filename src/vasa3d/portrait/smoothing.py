@@ -12,7 +12,6 @@ share weights keep what they do together. Everything else is fitted with a parab
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import savgol_filter
 
 WINDOW_SECONDS = 0.28
 _KERNEL_SECONDS = 0.035
@@ -29,6 +28,10 @@ def smooth(values: np.ndarray, fps: float) -> np.ndarray:
     Returns:
         The same shape.
     """
+    from scipy.signal import (
+        savgol_filter,
+    )  # takes most of a second to load, and a photo needs none of it
+
     window = 2 * int(0.5 * WINDOW_SECONDS * fps) + 1
     if window < 5 or len(values) < window:
         return values.copy()

@@ -1,0 +1,93 @@
+"""How an avatar is optimised: weights of the losses, learning rates, lengths, and what each ``--quality`` stands for.
+
+Apart from what uses them, so that a draft need not load PyTorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each term.
+
+    Attributes:
+        l1: Absolute difference of colours.
+        ssim: Structural similarity.
+        edges: Perceptual distance (``edge_distance``).
+        alpha: Coverage, where a frame shows the whole person.
+        view_prior: Draft's views from all around.
+        consistency: Full against base, from 35 to 55 degrees (the paper's render consistency).
+        movement: Gaussians stay near where they began.
+        shape: Gaussians stay about as large as they began.
+        residual: VAS residual stays small.
+        sharpening: Distance to the sharpened picture, in the last tenth.
+    """
+
+    l1: float = 0.8
+    ssim: float = 0.2
+    edges: float = 0.3
+    alpha: float = 0.1
+    view_prior: float = 0.5
+    consistency: float = 0.2
+    movement: float = 2e-3
+    shape: float = 2e-3
+    residual: float = 1e-4
+    sharpening: float = 0.1
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Adam's step of each attribute, in the attribute's own unit."""
+
+    means: float = 3e-5
+    log_scales: float = 6e-3
+    quats: float = 2e-3
+    logits: float = 2e-2
+    colors: float = 3e-3
+    modes: float = 5e-2
+    mixing: float = 3e-3
+
+
+@dataclass(frozen=True)
+class CustomisationConfig:
+    """How long and on what.
+
+    Attributes:
+        steps: Steps of Adam.
+        size: Side of the frames in pixels.
+        frames: Frames asked of the synthesizer.
+        photo_share: Share of the steps that look at the photo itself.
+        base_share: Share of the steps that draw without VAS residual.
+        prior_every: Steps between two views of the draft.
+        prior_size: Side of those views in pixels.
+        consistency_every: Steps between two comparisons of full and base from the side.
+        rank: Modes of the VAS residual.
+        last_rate: Learning rate at the end, as a part of the first.
+        weights: Of the terms of the loss.
+        rates: Learning rates at the beginning.
+        seed: Of all randomness.
+    """
+
+    steps: int = 750
+    size: int = 512
+    frames: int = 48
+    photo_share: float = 0.4
+    base_share: float = 0.4
+    prior_every: int = 3
+    prior_size: int = 192
+    consistency_every: int = 6
+    rank: int = 4
+    last_rate: float = 0.1
+    weights: LossWeights = field(default_factory=LossWeights)
+    rates: LearningRates = field(default_factory=LearningRates)
+    seed: int = 0
+
+
+QUALITIES: dict[str, CustomisationConfig | None] = {
+    "draft": None,
+    "standard": CustomisationConfig(),
+    "high": CustomisationConfig(steps=5000, frames=240),
+}
+"""What each ``--quality`` does after the draft; ``None`` for nothing."""
