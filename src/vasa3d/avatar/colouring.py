@@ -30,7 +30,7 @@ _DEPTH_SHADE = {"tongue": 0.55}
 """How much darker the deepest parts are."""
 _EYE_SURROUND_METRES = 0.026
 _ASIDE_METRES = 0.03
-_FLAT, _STEEP = 0.25, 0.6
+_FLAT, _STEEP = 0.4, 0.75
 """Cosines between view and normal from which the photo's colours count, and from which they count fully."""
 _USUAL_SKIN_LIGHT = 0.72
 """Brightest channel of well-lit fair skin."""

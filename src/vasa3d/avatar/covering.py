@@ -122,7 +122,7 @@ class LayerCoats:
             own = centers[:, 0] * direction[0] > 0
             ear = self.scene.faces_of("ears") & own
             bare = np.zeros_like(ear)
-            if self._veil_over(ear) < 0.5:
+            if (ear & self.scene.found_ears()).any() or self._veil_over(ear) < 0.5:
                 bare |= ear
             if self.scene.shape.hanging < 0.5:
                 bare |= (cheeks | neck) & own

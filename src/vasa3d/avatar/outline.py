@@ -41,7 +41,13 @@ _KEEP_OUT = (
 )
 
 
-def outline_offsets(vertices: F32, alpha: F32, head: ArkitHead, camera: Camera) -> F32:
+def outline_offsets(
+    vertices: F32,
+    alpha: F32,
+    head: ArkitHead,
+    camera: Camera,
+    settled: np.ndarray | None = None,
+) -> F32:
     """Displacements that bring skull, ears, cheeks and neck inside a person's silhouette.
 
     Args:
@@ -49,6 +55,7 @@ def outline_offsets(vertices: F32, alpha: F32, head: ArkitHead, camera: Camera) 
         alpha: (S, S) person matte.
         head: Its model.
         camera: Camera of the matte.
+        settled: (V,) bool vertices that shall not move out to the silhouette; none by default.
 
     Returns:
         (V, 3) displacements in metres; 0 on eyes, lids, lips, inner mouth and shoulders.
@@ -68,7 +75,8 @@ def outline_offsets(vertices: F32, alpha: F32, head: ArkitHead, camera: Camera) 
         out = read_pixels(nearest[..., :1], pixels, nearest=True).reshape(len(pixels)) >= 0
         near = np.linalg.norm(step, axis=1) < _FARTHEST_METRES
         step = np.where((seen & out & near)[:, None], step, 0.0)
-        step = step + _outward(vertices + moved, pixels, depth / focal, distance, head, camera)
+        outward = _outward(vertices + moved, pixels, depth / focal, distance, head, camera)
+        step = step + (outward if settled is None else np.where(settled[:, None], 0.0, outward))
         moved = moved + step[:, :1] * right + step[:, 1:] * down
         if round_ < _ROUNDS - 1:
             for _ in range(_SMOOTHING_PASSES):

@@ -8,6 +8,7 @@ import numpy as np
 from vasa3d.avatar.avatar import canonical_vertices, photo_vertices
 from vasa3d.avatar.back import BackColors, Skull, head_cover, silhouette_distance
 from vasa3d.avatar.deformation import mood_of
+from vasa3d.avatar.ears import ear_offsets
 from vasa3d.avatar.layer import (
     STRIP_PIXELS,
     LayerShape,
@@ -36,7 +37,7 @@ _FOLDED = 2.0
 _FOLDED_LID = 1.5
 """Skin (and lids) whose area is this many times larger in canonical space than in the photo is folded away there."""
 _REAR_COLLAR = 0.3
-_GRAZING_DEGREES = ((80.0, 86.0), (66.0, 77.0))
+_GRAZING_DEGREES = ((80.0, 86.0), (54.0, 66.0))
 """Angles between view and normal from which, and up to which, detail fades: in the middle of the face and around."""
 LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
 _INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
@@ -52,7 +53,11 @@ class Scene:
         self.mood = mood_of(fit.expression)
         fitted = head.personalised(fit.identity, fit.offsets)
         posed = photo_vertices(fitted, fit.expression, self.mood, fit.eyes)
-        self.offsets = fit.offsets + outline_offsets(posed, analysis.alpha, head, fit.camera)
+        ears, self.settled = ear_offsets(
+            posed, analysis.landmarks, analysis.alpha, head, fit.camera
+        )
+        inside = outline_offsets(posed + ears, analysis.alpha, head, fit.camera, self.settled)
+        self.offsets = fit.offsets + ears + inside
         self.person: PersonalHead = head.personalised(fit.identity, self.offsets)
         self.canonical = canonical_vertices(self.person)
         self.posed = photo_vertices(self.person, fit.expression, self.mood, fit.eyes)
@@ -88,6 +93,10 @@ class Scene:
             union |= self.head.regions[name]
         return union[self.head.faces].all(1)
 
+    def found_ears(self) -> np.ndarray:
+        """(F,) bool faces of ears that the photo shows for sure."""
+        return self.faces_of("ears") & self.settled[self.head.faces].all(1)
+
     def inner_mouth(self) -> np.ndarray:
         """(F,) bool faces of teeth, gums, tongue and mouth cavity."""
         return self.faces_of(*_INNER_MOUTH)
@@ -113,6 +122,7 @@ class Scene:
         rows = np.arange(len(foreign))[:, None] + 0.5
         jaw = self.shown(self.faces_of("face", "lipUpper", "lipLower")) & (rows > limit)
         jaw |= self.shown(self.faces_of("lipUpper")) | self.shown(self.faces_of("lipLower"))
+        jaw |= self.shown(self.found_ears())  # however red the light that shines through them
         person = self.analysis.alpha > 0.3
         outside = person & ~self.shown(~self._layer_faces())
         candidate = (foreign & person & ~self.middle & ~jaw) | outside
