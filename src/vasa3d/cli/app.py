@@ -16,8 +16,9 @@ from contextlib import contextmanager
 import typer
 
 from vasa3d import __version__
-from vasa3d.cli import bench, evaluate, make, scenes, train
+from vasa3d.cli import bench, evaluate, make, train
 from vasa3d.cli.doctor import doctor
+from vasa3d.cli.export import export
 from vasa3d.errors import VasaError
 
 INTERRUPTED = 130
@@ -55,7 +56,7 @@ for _command in (
     make.animate,
     make.motion,
     make.render,
-    scenes.export,
+    export,
     doctor,
 ):
     app.command()(_command)

@@ -1,80 +1,18 @@
-"""Scenes of Gaussians: ``vasa3d export``, and ``vasa3d render`` of a file of another program."""
+"""Scenes of Gaussians: ``vasa3d render`` of a file of another program."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
-
-import typer
+from typing import TYPE_CHECKING
 
 from vasa3d.cli.console import Reporter
-from vasa3d.cli.options import AsJson, Force, Output, default_output
 from vasa3d.cli.shots import Shot, check_view
-from vasa3d.errors import AvatarFileError, InputError, OutputError
-from vasa3d.files import input_file, output_path
+from vasa3d.errors import InputError, OutputError
+from vasa3d.files import output_path
 
 if TYPE_CHECKING:
     from vasa3d.exchange import SplatScene
-    from vasa3d.types import F32, Camera, MotionLatents
-
-
-def export(
-    avatar: Annotated[Path, typer.Argument(metavar="AVATAR", help="A .vasa3d file.")],
-    output: Output = None,
-    frame: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--frame", help="MOTION:INDEX, a motion file and its frame; default: as in the photo."
-        ),
-    ] = None,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write an avatar for other programs: its Gaussians in one pose, as .ply.
-
-    The .ply is that of 3D Gaussian splatting, which most viewers read. Without -o, it is named
-    after the avatar, in the current folder.
-
-    \b
-    Examples:
-      vasa3d export me.vasa3d -o me.ply
-      vasa3d export me.vasa3d -o smile.ply --frame speech.csv:120
-    """
-    from vasa3d.avatar.avatar import Avatar
-    from vasa3d.exchange import write_ply
-
-    reporter = Reporter(as_json)
-    input_file(avatar, "an avatar", AvatarFileError)
-    target = output_path(default_output(output, avatar, ".ply"), force)
-    if target.suffix.lower() != ".ply":
-        raise OutputError(f"{target.name} is no scene file.", hint="name the output .ply")
-    chosen = None if frame is None else _chosen_frame(frame)
-    person = Avatar.load(avatar)
-    latents, index = (person.photo_latents, 0) if chosen is None else chosen
-    cloud = person.pose(latents, index)
-    write_ply(target, cloud, force=force)
-    size = target.stat().st_size
-    reporter.finish(
-        {"output": str(target), "bytes": size, "gaussians": len(cloud)},
-        f"{target}: {len(cloud)} Gaussians, {size / 1e6:.1f} MB",
-    )
-
-
-def _chosen_frame(text: str) -> tuple[MotionLatents, int]:
-    """``speech.csv:120`` as the motion and the number of a frame of it."""
-    from vasa3d.motion.formats import read_motion
-
-    name, _, number = text.rpartition(":")
-    if not name or not number.isascii() or not number.isdigit():
-        raise InputError(
-            f"{text!r} is no frame of a motion file.", hint="write MOTION:INDEX, as speech.csv:120"
-        )
-    latents = read_motion(Path(name))
-    if int(number[:12]) >= len(latents):
-        raise InputError(
-            f"{name} has no frame {number}.", hint=f"choose one from 0 to {len(latents) - 1}"
-        )
-    return latents, int(number)
+    from vasa3d.types import F32, Camera
 
 
 def draw_scene(reporter: Reporter, path: Path, shot: Shot) -> None:

@@ -64,6 +64,10 @@ class LinearPersonalHead(PersonalHead):
         products: (P, 2) int32 which coefficients drive each further shape.
         guards: Eyeballs that lids rest on, each with this person's growth.
         pose: (9 J, V, 3) pose correctives, or None.
+
+    Attributes:
+        unguarded: ``rest`` as given; the attribute ``rest`` is guarded. Others are as above, for players that pose
+            the same head elsewhere.
     """
 
     def __init__(
@@ -78,14 +82,14 @@ class LinearPersonalHead(PersonalHead):
         guards: list[tuple[Guard, float]],
         pose: F32 | None,
     ) -> None:
-        self._unguarded = rest
+        self.unguarded = rest
         self.joints_rest = joints_rest
-        self._parents = parents
-        self._weights = np.ascontiguousarray(weights, np.float32)
-        self._shapes = shapes
-        self._products = products
-        self._guards = guards
-        self._pose = None if pose is None else pose.reshape(len(pose), -1)
+        self.parents = parents
+        self.weights = np.ascontiguousarray(weights, np.float32)
+        self.shapes = shapes
+        self.products = products
+        self.guards = guards
+        self.pose = None if pose is None else pose.reshape(len(pose), -1)
         self.rest = rest.copy()
         self._guard(self.rest, np.zeros((len(parents), 3), np.float32))
 
@@ -95,27 +99,25 @@ class LinearPersonalHead(PersonalHead):
         """Vertices of one frame; see ``PersonalHead``."""
         if out is None:
             out = np.empty_like(self.rest)
-        out[:] = self._unguarded
+        out[:] = self.unguarded
         coefficients = np.ascontiguousarray(expression, np.float32)
-        shapes = self._shapes
-        _add_shapes(
-            out, shapes.starts, shapes.vertices, shapes.deltas, coefficients, self._products
-        )
+        shapes = self.shapes
+        _add_shapes(out, shapes.starts, shapes.vertices, shapes.deltas, coefficients, self.products)
         turns = np.ascontiguousarray(joints, np.float32)
-        if self._pose is not None:
-            out += (_turns(turns) @ self._pose).reshape(out.shape)
+        if self.pose is not None:
+            out += (_turns(turns) @ self.pose).reshape(out.shape)
         self._guard(out, turns)
         transforms = self.joint_transforms(turns, translation)
-        skin_in_place(out, self._weights, transforms)
+        skin_in_place(out, self.weights, transforms)
         return out
 
     def joint_transforms(self, joints: F32, translation: F32) -> F32:
         """(J, 4, 4) float32 maps from rest to posed space; see ``PersonalHead``."""
-        transforms = np.empty((len(self._parents), 4, 4), np.float32)
+        transforms = np.empty((len(self.parents), 4, 4), np.float32)
         joint_chain(
             np.ascontiguousarray(joints, np.float32),
             self.joints_rest,
-            self._parents,
+            self.parents,
             np.ascontiguousarray(translation, np.float32),
             transforms,
         )
@@ -123,7 +125,7 @@ class LinearPersonalHead(PersonalHead):
 
     def _guard(self, vertices: F32, joints: F32) -> None:
         """Push lids off the eyeballs, in place."""
-        for guard, growth in self._guards:
+        for guard, growth in self.guards:
             push_in_place(
                 vertices,
                 guard.vertices,

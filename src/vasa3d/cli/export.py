@@ -1,0 +1,158 @@
+"""``vasa3d export``: an avatar for other programs and for web pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from vasa3d.cli.console import Reporter
+from vasa3d.cli.options import AsJson, Force, default_output
+from vasa3d.cli.shots import warn_all
+from vasa3d.errors import AvatarFileError, InputError, OutputError
+from vasa3d.files import input_file, output_path
+
+if TYPE_CHECKING:
+    from vasa3d.avatar.avatar import Avatar
+    from vasa3d.types import MotionLatents
+
+
+def export(
+    avatar: Annotated[Path, typer.Argument(metavar="AVATAR", help="A .vasa3d file.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", help="File to write, or a folder for a web page."),
+    ] = None,
+    frame: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--frame", help="MOTION:INDEX, a motion file and its frame; default: as in the photo."
+        ),
+    ] = None,
+    motion: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--motion", help="Motion that the page plays."),
+    ] = None,
+    audio: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--audio", help="Recording that the page plays; without --motion, spoken."),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an avatar for other programs, or as a web page.
+
+    A .ply holds its Gaussians in one pose, as 3D Gaussian splatting stores them. A folder becomes
+    a page that any static web host serves: the head can be turned, and speaks if --motion or
+    --audio is given. Without -o, a .ply is named after the avatar, in the current folder.
+
+    \b
+    Examples:
+      vasa3d export me.vasa3d -o me.ply
+      vasa3d export me.vasa3d -o smile.ply --frame speech.csv:120
+      vasa3d export me.vasa3d -o page/ --audio speech.wav
+    """
+    reporter = Reporter(as_json)
+    input_file(avatar, "an avatar", AvatarFileError)
+    target = default_output(output, avatar, ".ply")
+    suffix = target.suffix.lower()
+    if suffix == "" or target.is_dir():
+        if frame is not None:
+            raise InputError("a web page moves: it has no --frame.", hint="use --motion instead")
+        _export_page(reporter, avatar, target, motion, audio, force)
+        return
+    if suffix not in _WRITERS:
+        raise OutputError(
+            f"{target.name} is neither a scene file nor a folder.",
+            hint="name the output " + ", ".join(_WRITERS) + " or a folder without dot",
+        )
+    if audio is not None or motion is not None:
+        raise InputError(
+            f"a {suffix} file does not play.", hint="use --frame, or name a folder for a page"
+        )
+    target = output_path(target, force)
+    chosen = None if frame is None else _chosen_frame(frame)
+    _export_scene(reporter, avatar, target, chosen, force)
+
+
+def _export_scene(
+    reporter: Reporter,
+    avatar: Path,
+    target: Path,
+    chosen: tuple[MotionLatents, int] | None,
+    force: bool,
+) -> None:
+    """One pose as a file of Gaussians."""
+    from vasa3d.avatar.avatar import Avatar
+
+    person = Avatar.load(avatar)
+    latents, index = (person.photo_latents, 0) if chosen is None else chosen
+    count = _WRITERS[target.suffix.lower()](person, latents, index, target, force)
+    size = target.stat().st_size
+    reporter.finish(
+        {"output": str(target), "bytes": size, "gaussians": count},
+        f"{target}: {count} Gaussians, {size / 1e6:.1f} MB",
+    )
+
+
+def _write_ply(
+    person: Avatar, latents: MotionLatents, index: int, target: Path, force: bool
+) -> int:
+    from vasa3d.exchange import write_ply
+
+    cloud = person.pose(latents, index)
+    write_ply(target, cloud, force=force)
+    return len(cloud)
+
+
+_WRITERS = {".ply": _write_ply}
+"""How a pose is written, by suffix; each returns the number of Gaussians."""
+
+
+def _export_page(
+    reporter: Reporter,
+    avatar: Path,
+    target: Path,
+    motion: Path | None,
+    audio: Path | None,
+    force: bool,
+) -> None:
+    """A folder with a page."""
+    from vasa3d.audio.clips import load_audio
+    from vasa3d.avatar.avatar import Avatar
+    from vasa3d.motion.formats import read_motion
+    from vasa3d.pipeline import speak
+    from vasa3d.server.site import write_site
+
+    target = output_path(target, force, True, "index.html")
+    latents = None if motion is None else read_motion(motion)
+    if audio is not None:
+        clip = load_audio(audio)
+        warn_all(reporter, clip.warnings)
+        latents = speak(clip) if latents is None else latents
+    person = Avatar.load(avatar)
+    size = write_site(target, person, avatar.stem, motion=latents, audio=audio, force=force)
+    frames = 0 if latents is None else len(latents)
+    reporter.finish(
+        {"output": str(target), "bytes": size, "frames": frames},
+        f"{target}: a page of {size / 1e6:.1f} MB; try it with "
+        f"python -m http.server -d '{target}', or copy it to any web host",
+    )
+
+
+def _chosen_frame(text: str) -> tuple[MotionLatents, int]:
+    """``speech.csv:120`` as the motion and the number of a frame of it."""
+    from vasa3d.motion.formats import read_motion
+
+    name, _, number = text.rpartition(":")
+    if not name or not number.isascii() or not number.isdigit():
+        raise InputError(
+            f"{text!r} is no frame of a motion file.", hint="write MOTION:INDEX, as speech.csv:120"
+        )
+    latents = read_motion(Path(name))
+    if int(number[:12]) >= len(latents):
+        raise InputError(
+            f"{name} has no frame {number}.", hint=f"choose one from 0 to {len(latents) - 1}"
+        )
+    return latents, int(number)

@@ -1,0 +1,169 @@
+/** The page's side of `vasa3d serve`: sound up, motion down (docs/protocol.md). */
+
+import {
+  BEARER_PREFIX,
+  MAX_BLOCK_BYTES,
+  MOTION_FRAME_BYTES,
+  MOTION_HEADER_BYTES,
+  SUBPROTOCOL,
+  type ClientMessage,
+  type ServerMessage,
+  type Start,
+} from "./generated";
+import { MotionTrack, NUM_CHANNELS } from "./motion";
+
+const MAX_SAMPLES = (MAX_BLOCK_BYTES - 8) >> 1;
+/** Sound is sent at most this far ahead of its motion. */
+const AHEAD_SECONDS = 4;
+const POLL_MILLISECONDS = 20;
+
+/** One utterance: sound goes in, `track` grows. */
+export class Turn {
+  readonly track: MotionTrack;
+  complete = false;
+  cancelled = false;
+  private block = 0;
+  private samples = 0;
+
+  constructor(
+    private readonly link: LiveLink,
+    readonly number: number,
+    private readonly rate: number,
+    fps: number,
+  ) {
+    this.track = new MotionTrack(fps);
+  }
+
+  get over(): boolean {
+    return this.complete || this.cancelled;
+  }
+
+  /** Send more sound; resolves when there is room for the next. */
+  async push(samples: Int16Array): Promise<void> {
+    for (let from = 0; from < samples.length && !this.over; from += MAX_SAMPLES) {
+      const part = samples.subarray(from, from + MAX_SAMPLES);
+      const message = new ArrayBuffer(8 + 2 * part.length);
+      const head = new DataView(message);
+      head.setUint32(0, this.number, true);
+      head.setUint32(4, this.block++, true);
+      // Int16Array has the machine's byte order, which is little-endian wherever browsers run.
+      new Int16Array(message, 8).set(part);
+      this.link.sendBytes(message);
+      this.samples += part.length;
+      while (!this.over && this.samples / this.rate - this.track.duration > AHEAD_SECONDS) {
+        await new Promise((done) => setTimeout(done, POLL_MILLISECONDS));
+      }
+    }
+  }
+
+  end(): void {
+    if (!this.over) this.link.send({ type: "end", turn: this.number });
+  }
+}
+
+export interface LiveEvents {
+  onFailure: (message: string) => void;
+  onClose: (code: number, reason: string) => void;
+}
+
+export class LiveLink {
+  private turns = 0;
+  private turn: Turn | null = null;
+
+  private constructor(
+    private readonly socket: WebSocket,
+    private readonly events: LiveEvents,
+  ) {
+    socket.onmessage = ({ data }) => this.receive(data as string | ArrayBuffer);
+    socket.onclose = ({ code, reason }) => {
+      if (this.turn) this.turn.cancelled = true;
+      events.onClose(code, reason);
+    };
+  }
+
+  /** Connect; resolves when the server is ready. */
+  static open(url: string, events: LiveEvents, token?: string): Promise<LiveLink> {
+    const protocols = token ? [SUBPROTOCOL, BEARER_PREFIX + token] : [SUBPROTOCOL];
+    const socket = new WebSocket(url, protocols);
+    socket.binaryType = "arraybuffer";
+    return new Promise((done, fail) => {
+      socket.onclose = ({ reason }) => fail(new Error(reason || "the server did not answer"));
+      socket.onmessage = ({ data }) => {
+        const message = JSON.parse(data as string) as ServerMessage;
+        if (message.type === "ready") done(new LiveLink(socket, events));
+        else if (message.type === "failure") fail(new Error(message.message));
+      };
+    });
+  }
+
+  get open(): boolean {
+    return this.socket.readyState === WebSocket.OPEN;
+  }
+
+  /** Begin an utterance; one under way is interrupted. */
+  begin(rate: number, options: Partial<Omit<Start, "type" | "turn" | "rate">> = {}): Turn {
+    if (this.turn) this.turn.cancelled = true;
+    const fps = options.fps ?? 30;
+    const turn = new Turn(this, ++this.turns, rate, fps);
+    this.turn = turn;
+    this.send({ type: "start", turn: turn.number, rate: Math.round(rate), ...options, fps });
+    return turn;
+  }
+
+  interrupt(): void {
+    if (!this.turn || this.turn.over) return;
+    this.turn.cancelled = true;
+    this.send({ type: "interrupt" });
+  }
+
+  close(): void {
+    this.socket.close(1000);
+  }
+
+  send(message: ClientMessage): void {
+    if (this.open) this.socket.send(JSON.stringify(message));
+  }
+
+  sendBytes(message: ArrayBuffer): void {
+    if (this.open) this.socket.send(message);
+  }
+
+  private receive(data: string | ArrayBuffer): void {
+    if (typeof data !== "string") {
+      this.receiveMotion(data);
+      return;
+    }
+    const message = JSON.parse(data) as ServerMessage;
+    const { turn } = this;
+    if (message.type === "failure") {
+      this.events.onFailure(message.message);
+      if (turn) turn.cancelled = true;
+    } else if (message.type === "done" && turn?.number === message.turn) {
+      turn.complete = true;
+    }
+  }
+
+  private receiveMotion(data: ArrayBuffer): void {
+    const head = new DataView(data);
+    const { turn } = this;
+    if (!turn || turn.over || head.getUint32(0, true) !== turn.number) return;
+    const first = head.getUint32(4, true);
+    const frames = Math.floor((data.byteLength - MOTION_HEADER_BYTES) / MOTION_FRAME_BYTES);
+    const dyn = new Float32Array(frames * NUM_CHANNELS);
+    const pose = new Float32Array(frames * 6);
+    for (let f = 0; f < frames; f++) {
+      const at = MOTION_HEADER_BYTES + f * MOTION_FRAME_BYTES;
+      for (let i = 0; i < NUM_CHANNELS; i++) {
+        dyn[f * NUM_CHANNELS + i] = head.getUint16(at + 2 * i, true) / 65535;
+      }
+      for (let i = 0; i < 6; i++) {
+        pose[f * 6 + i] = head.getFloat32(at + 2 * NUM_CHANNELS + 4 * i, true);
+      }
+    }
+    // Frames that were dropped on the way are bridged by the next ones, so that times stay right.
+    while (frames > 0 && turn.track.length < first) {
+      turn.track.append(dyn.subarray(0, NUM_CHANNELS), pose.subarray(0, 6));
+    }
+    turn.track.append(dyn, pose);
+  }
+}

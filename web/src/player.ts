@@ -1,0 +1,408 @@
+/**
+ * The player: an avatar on a canvas, and what a page can ask of it.
+ *
+ *     const head = await load(canvas, "avatar.safetensors", { server: "/live" });
+ *     await head.speak("hello.wav");
+ *
+ * Events: `start`, `end`, `interrupt` of what is said; `error` (an ErrorEvent); `view` when the viewer
+ * has moved.
+ */
+
+import { readAvatar, type AvatarData } from "./avatar";
+import { FRONT, limited, viewFrom, type View, type Viewpoint } from "./camera";
+import { Idle } from "./idle";
+import { LiveLink, type Turn } from "./live";
+import { blendLatents, copyLatents, readMotion, restLatents, type Latents } from "./motion";
+import {
+  EchoPerformance,
+  SilentPerformance,
+  SoundPerformance,
+  type Performance,
+} from "./performance";
+import { PoseClient } from "./pose-client";
+import { Renderer, type Background } from "./renderer";
+import {
+  captureStream,
+  decodeSound,
+  fetchBytes,
+  SoundOutput,
+  SPEECH_RATE,
+  speechSamples,
+  toInt16,
+} from "./sound";
+import { Steering } from "./steering";
+import type { FrameAnswer } from "./worker";
+
+/** Motion changes hands within this time, so an interrupted mouth closes softly but soon. */
+const FADE_SECONDS = 0.18;
+/** Motion that is there before its sound begins, so that the network may hesitate. */
+const HEAD_START_SECONDS = 0.25;
+const MAX_PIXEL_RATIO = 2;
+const MAX_SIDE = 2048;
+const POLL_MILLISECONDS = 10;
+
+export interface PlayerOptions {
+  background?: Background;
+  /** Address of the socket of `vasa3d serve`; without one, only ready motion is played. */
+  server?: string;
+  token?: string;
+}
+
+/** Times of the last frame, milliseconds. */
+export interface FrameTimes {
+  pose: number;
+  draw: number;
+}
+
+export class Player extends EventTarget {
+  background: Background;
+  readonly times: FrameTimes = { pose: 0, draw: 0 };
+  /** Distance between the middles of the lips in the last frame, metres. */
+  aperture = 0;
+  /** Seconds into what is said, in the last frame; null while nothing is. */
+  mediaTime: number | null = null;
+  private point: Viewpoint = { ...FRONT };
+  private renderer: Renderer;
+  private readonly poser: PoseClient;
+  private readonly steering: Steering;
+  private readonly idle: Idle;
+  private readonly observer: ResizeObserver;
+  private readonly face = restLatents();
+  private readonly acted = restLatents();
+  private readonly asked = restLatents();
+  private act: Performance | null = null;
+  private share = 0;
+  private fixed: Latents | null = null;
+  private link: LiveLink | null = null;
+  private stopCapture: (() => void) | null = null;
+  private lastTick = performance.now();
+  private request = 0;
+  private dirty = true;
+  private closed = false;
+
+  /** Fetch an avatar and show it on a canvas. */
+  static async load(
+    canvas: HTMLCanvasElement,
+    src: string,
+    options: PlayerOptions = {},
+  ): Promise<Player> {
+    const bytes = await fetchBytes(src, options.token);
+    const player = new Player(canvas, bytes, options);
+    await player.firstFrame();
+    return player;
+  }
+
+  private constructor(
+    private readonly canvas: HTMLCanvasElement,
+    bytes: ArrayBuffer,
+    private readonly options: PlayerOptions,
+  ) {
+    super();
+    this.background = options.background ?? "original";
+    this.avatar = readAvatar(bytes);
+    this.poser = new PoseClient(bytes);
+    this.renderer = new Renderer(canvas, this.avatar);
+    this.steering = new Steering(this.avatar.head);
+    this.idle = new Idle(matchMedia("(prefers-reduced-motion: reduce)").matches);
+    this.observer = new ResizeObserver(() => (this.dirty = true));
+    this.observer.observe(canvas);
+    canvas.addEventListener("webglcontextlost", this.onLost);
+    canvas.addEventListener("webglcontextrestored", this.onRestored);
+  }
+
+  readonly avatar: AvatarData;
+
+  /** Where the viewer stands. */
+  get viewpoint(): Readonly<Viewpoint> {
+    return this.point;
+  }
+
+  set viewpoint(point: Viewpoint) {
+    this.point = limited(point);
+    this.dirty = true;
+    this.dispatchEvent(new Event("view"));
+  }
+
+  get speaking(): boolean {
+    return this.act !== null;
+  }
+
+  setBackground(background: Background): void {
+    this.background = background;
+    this.dirty = true;
+  }
+
+  /** Play motion that is ready, with its sound if there is one. Resolves when it is over. */
+  async play(motion: string, sound?: string | Blob): Promise<void> {
+    this.interrupt();
+    const [bytes, buffer] = await Promise.all([
+      fetchBytes(motion),
+      sound ? decodeSound(sound) : null,
+    ]);
+    const track = readMotion(bytes);
+    if (!buffer) return this.perform(new SilentPerformance(track));
+    const output = new SoundOutput();
+    output.push(buffer);
+    output.end();
+    await output.start();
+    return this.perform(new SoundPerformance(track, output));
+  }
+
+  /**
+   * Say something: a sound file, decoded by the browser, or a stream, such as a microphone's, which is
+   * followed silently until `interrupt`. Needs a server. Resolves when it is over.
+   */
+  async speak(source: string | Blob | MediaStream): Promise<void> {
+    this.interrupt();
+    const link = await this.connect();
+    if (source instanceof MediaStream) return this.follow(link, source);
+    const sound = await decodeSound(source);
+    const samples = toInt16(await speechSamples(sound));
+    const turn = link.begin(SPEECH_RATE);
+    const output = new SoundOutput();
+    output.push(sound);
+    output.end();
+    void turn.push(samples).then(() => turn.end());
+    return this.begin(turn, output);
+  }
+
+  /**
+   * Say sound as it is made, for speech synthesis: mono samples of a rate, piece by piece. Resolves when
+   * it is over.
+   */
+  async speakSamples(
+    pieces: AsyncIterable<Float32Array<ArrayBuffer>>,
+    rate: number,
+  ): Promise<void> {
+    this.interrupt();
+    const link = await this.connect();
+    const turn = link.begin(rate);
+    const output = new SoundOutput();
+    const feed = async () => {
+      for await (const samples of pieces) {
+        if (turn.over) break;
+        output.pushSamples(samples, rate);
+        await turn.push(toInt16(samples));
+      }
+      turn.end();
+      output.end();
+    };
+    void feed();
+    return this.begin(turn, output);
+  }
+
+  /** Be silent at once. */
+  interrupt(): void {
+    this.stopCapture?.();
+    this.stopCapture = null;
+    this.link?.interrupt();
+    if (!this.act) return;
+    this.act.stop();
+    this.act = null;
+    this.dispatchEvent(new Event("interrupt"));
+  }
+
+  setEmotion(strengths: Record<string, number>): void {
+    this.steering.setEmotion(strengths);
+  }
+
+  /** Degrees to the person's left and up. */
+  lookAt(yawDegrees: number, pitchDegrees: number): void {
+    this.steering.lookAt(yawDegrees, pitchDegrees);
+  }
+
+  /**
+   * Hold a face, or with null let go of it. Channels are those of ARKit; `pose` is axis-angle and
+   * translation. Resolves when it is shown.
+   */
+  async hold(latents: Latents | null): Promise<void> {
+    this.fixed = latents;
+    this.dirty = true;
+    if (latents) await this.shown(latents);
+  }
+
+  /** The picture as it is now. */
+  async snapshot(): Promise<Blob> {
+    this.renderer.draw(this.view(), this.background);
+    return new Promise((done, fail) =>
+      this.canvas.toBlob((blob) => (blob ? done(blob) : fail(new Error("no picture")))),
+    );
+  }
+
+  /** End everything and give memory back. */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.interrupt();
+    cancelAnimationFrame(this.request);
+    this.observer.disconnect();
+    this.canvas.removeEventListener("webglcontextlost", this.onLost);
+    this.canvas.removeEventListener("webglcontextrestored", this.onRestored);
+    this.link?.close();
+    this.poser.close();
+    this.renderer.dispose();
+  }
+
+  private async firstFrame(): Promise<void> {
+    this.loadPicture();
+    this.take(await this.poser.request(this.face, this.view().view));
+    this.request = requestAnimationFrame(this.tick);
+  }
+
+  /** The scene behind the person follows when it is decoded; the head need not wait for it. */
+  private loadPicture(): void {
+    const blob = new Blob([this.avatar.background.slice()], { type: "image/webp" });
+    createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" })
+      .then((picture) => {
+        this.renderer.setPicture(picture);
+        this.dirty = true;
+      })
+      .catch((error: unknown) => this.fail(error));
+  }
+
+  private async connect(): Promise<LiveLink> {
+    if (this.link?.open) return this.link;
+    if (!this.options.server) throw new Error("speaking needs a server");
+    const url = new URL(this.options.server, location.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    this.link = await LiveLink.open(
+      url.href,
+      {
+        onFailure: (message) => this.fail(new Error(message)),
+        onClose: (code, reason) => {
+          if (code !== 1000) this.fail(new Error(reason || `the connection has ended (${code})`));
+        },
+      },
+      this.options.token,
+    );
+    return this.link;
+  }
+
+  private async follow(link: LiveLink, stream: MediaStream): Promise<void> {
+    let turn: Turn | null = null;
+    const done = new Promise<void>((resolve, reject) => {
+      captureStream(stream, (samples, rate) => {
+        if (!turn) {
+          turn = link.begin(rate);
+          this.perform(new EchoPerformance(turn)).then(resolve, reject);
+        }
+        void turn.push(toInt16(samples));
+      }).then((stop) => (this.stopCapture = stop), reject);
+    });
+    return done;
+  }
+
+  /** Let the sound begin once its motion is ahead of it. */
+  private async begin(turn: Turn, output: SoundOutput): Promise<void> {
+    while (!turn.over && turn.track.duration < HEAD_START_SECONDS) {
+      await new Promise((done) => setTimeout(done, POLL_MILLISECONDS));
+    }
+    if (turn.cancelled) return;
+    await output.start();
+    return this.perform(new SoundPerformance(turn.track, output, turn));
+  }
+
+  private perform(act: Performance): Promise<void> {
+    this.act = act;
+    this.dispatchEvent(new Event("start"));
+    return new Promise((done) => {
+      const over = () => {
+        this.removeEventListener("end", over);
+        this.removeEventListener("interrupt", over);
+        done();
+      };
+      this.addEventListener("end", over);
+      this.addEventListener("interrupt", over);
+    });
+  }
+
+  private readonly tick = (now: number): void => {
+    if (this.closed) return;
+    this.request = requestAnimationFrame(this.tick);
+    if (this.poser.busy) return;
+    const elapsed = Math.min(Math.max((now - this.lastTick) / 1000, 0), 0.25);
+    this.lastTick = now;
+    this.compose(now / 1000, elapsed);
+    const moved = !same(this.face, this.asked);
+    if (!moved && !this.dirty) return;
+    this.dirty = false;
+    copyLatents(this.face, this.asked);
+    this.poser
+      .request(moved ? this.asked : null, this.view().view)
+      .then((answer) => this.take(answer))
+      .catch((error: unknown) => this.fail(error));
+  };
+
+  /** Write what the face shows now to `face`. */
+  private compose(now: number, elapsed: number): void {
+    const { face, act } = this;
+    if (this.fixed) {
+      copyLatents(this.fixed, face);
+      return;
+    }
+    this.idle.sample(now, face);
+    this.mediaTime = null;
+    if (act) {
+      this.mediaTime = act.seconds();
+      act.track.sample(this.mediaTime, this.acted);
+      if (act.finished()) {
+        this.act = null;
+        act.stop();
+        this.dispatchEvent(new Event("end"));
+      }
+    }
+    const step = elapsed / FADE_SECONDS;
+    const wanted = act && act.track.length > 0 ? 1 : 0;
+    this.share = Math.min(Math.max(wanted, this.share - step), this.share + step);
+    blendLatents(face, this.acted, this.share);
+    this.steering.apply(face, elapsed);
+  }
+
+  /** Draw an answer of the worker. */
+  private take(answer: FrameAnswer): void {
+    if (this.closed) return;
+    const start = performance.now();
+    this.renderer.setFrame(answer.frame, answer.samePose);
+    this.renderer.draw(this.view(), this.background);
+    this.poser.recycle(answer);
+    this.aperture = answer.frame.aperture;
+    this.times.pose = answer.milliseconds;
+    this.times.draw = performance.now() - start;
+    this.dispatchEvent(new Event("frame"));
+  }
+
+  /** The camera for the canvas as it is laid out, whose pixels follow. */
+  private view(): View {
+    const { canvas } = this;
+    const ratio = Math.min(devicePixelRatio, MAX_PIXEL_RATIO);
+    const size = [canvas.clientWidth, canvas.clientHeight].map((side) =>
+      Math.min(Math.max(Math.round(side * ratio), 1), MAX_SIDE),
+    ) as [number, number];
+    if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
+    return viewFrom(this.avatar.camera, this.avatar.target, this.point, ...size);
+  }
+
+  private async shown(latents: Latents): Promise<void> {
+    while (!same(latents, this.asked) || this.poser.busy) {
+      await new Promise((done) => this.addEventListener("frame", done, { once: true }));
+    }
+  }
+
+  private readonly onLost = (event: Event): void => event.preventDefault();
+
+  private readonly onRestored = (): void => {
+    this.renderer = new Renderer(this.canvas, this.avatar);
+    this.loadPicture();
+    this.asked.dyn.fill(NaN);
+    this.dirty = true;
+  };
+
+  private fail(error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error);
+    this.dispatchEvent(new ErrorEvent("error", { message, error }));
+  }
+}
+
+function same(a: Latents, b: Latents): boolean {
+  return a.dyn.every((x, i) => x === b.dyn[i]) && a.pose.every((x, i) => x === b.pose[i]);
+}

@@ -1,0 +1,171 @@
+/** Sound in and out of the page. What is heard is the clock that the face follows. */
+
+/** Samples a second of sound that is sent to be turned into motion. */
+export const SPEECH_RATE = 16_000;
+const START_DELAY_SECONDS = 0.05;
+const BLOCK_SECONDS = 0.04;
+
+let shared: AudioContext | null = null;
+
+/** The page's audio context; browsers let it sound once the user has done something. */
+export function audioContext(): AudioContext {
+  shared ??= new AudioContext({ latencyHint: "interactive" });
+  return shared;
+}
+
+/** Fetch and decode a sound file. */
+export async function decodeSound(source: string | Blob): Promise<AudioBuffer> {
+  const bytes =
+    typeof source === "string" ? await fetchBytes(source) : await (source as Blob).arrayBuffer();
+  return audioContext().decodeAudioData(bytes);
+}
+
+export async function fetchBytes(url: string, token?: string): Promise<ArrayBuffer> {
+  const answer = await fetch(url, token ? { headers: { Authorization: `Bearer ${token}` } } : {});
+  if (!answer.ok) throw new Error(`${url}: ${answer.status} ${answer.statusText}`);
+  return answer.arrayBuffer();
+}
+
+/** Mono samples at `SPEECH_RATE` of decoded sound. */
+export async function speechSamples(sound: AudioBuffer): Promise<Float32Array> {
+  const length = Math.max(1, Math.round(sound.duration * SPEECH_RATE));
+  const offline = new OfflineAudioContext(1, length, SPEECH_RATE);
+  const source = offline.createBufferSource();
+  source.buffer = sound;
+  source.connect(offline.destination);
+  source.start();
+  return (await offline.startRendering()).getChannelData(0);
+}
+
+export function toInt16(samples: Float32Array): Int16Array {
+  return Int16Array.from(samples, (x) => Math.round(Math.min(Math.max(x, -1), 1) * 32767));
+}
+
+/** Sound that is played piece by piece, without gaps while pieces come in time. */
+export class SoundOutput {
+  private readonly context = audioContext();
+  private readonly gain = this.context.createGain();
+  private readonly playing = new Set<AudioBufferSourceNode>();
+  private waiting: AudioBuffer[] = [];
+  private startTime: number | null = null;
+  private endTime = 0;
+  private complete = false;
+  /** Pauses that late pieces have made, as [time, length]. */
+  private readonly pauses: [number, number][] = [];
+
+  constructor() {
+    this.gain.connect(this.context.destination);
+  }
+
+  /** More sound. */
+  push(sound: AudioBuffer): void {
+    if (this.startTime === null) this.waiting.push(sound);
+    else this.schedule(sound);
+  }
+
+  /** Mono samples of any rate. */
+  pushSamples(samples: Float32Array<ArrayBuffer>, rate: number): void {
+    const buffer = this.context.createBuffer(1, Math.max(1, samples.length), rate);
+    buffer.copyToChannel(samples, 0);
+    this.push(buffer);
+  }
+
+  /** Nothing more will come. */
+  end(): void {
+    this.complete = true;
+  }
+
+  /** Begin to sound. */
+  async start(): Promise<void> {
+    await this.context.resume();
+    if (this.startTime !== null) return;
+    this.startTime = this.endTime = this.context.currentTime + START_DELAY_SECONDS;
+    const { waiting } = this;
+    this.waiting = [];
+    for (const sound of waiting) this.schedule(sound);
+  }
+
+  /** Seconds of the sound that have been heard by now. */
+  get seconds(): number {
+    if (this.startTime === null) return 0;
+    const latency = this.context.outputLatency || this.context.baseLatency || 0;
+    const now = this.context.currentTime - latency;
+    let paused = 0;
+    for (const [time, length] of this.pauses) {
+      paused += Math.min(Math.max(now - time, 0), length);
+    }
+    return Math.min(now, this.endTime) - this.startTime - paused;
+  }
+
+  get finished(): boolean {
+    return this.complete && this.startTime !== null && this.context.currentTime >= this.endTime;
+  }
+
+  stop(): void {
+    this.complete = true;
+    this.endTime = Math.min(this.endTime, this.context.currentTime);
+    for (const source of this.playing) source.stop();
+    this.gain.disconnect();
+  }
+
+  private schedule(sound: AudioBuffer): void {
+    const source = this.context.createBufferSource();
+    source.buffer = sound;
+    source.connect(this.gain);
+    const now = this.context.currentTime;
+    if (now > this.endTime) {
+      this.pauses.push([this.endTime, now - this.endTime]);
+      this.endTime = now;
+    }
+    source.start(this.endTime);
+    this.endTime += sound.duration;
+    this.playing.add(source);
+    source.onended = () => this.playing.delete(source);
+  }
+}
+
+const CAPTURE = `
+registerProcessor("vasa3d-capture", class extends AudioWorkletProcessor {
+  process([input]) {
+    if (input[0]) this.port.postMessage(input[0].slice());
+    return true;
+  }
+});`;
+
+/** Mono blocks of a microphone or any other stream; returns how to stop. */
+export async function captureStream(
+  stream: MediaStream,
+  onBlock: (samples: Float32Array, rate: number) => void,
+): Promise<() => void> {
+  const context = audioContext();
+  await context.resume();
+  const url = URL.createObjectURL(new Blob([CAPTURE], { type: "text/javascript" }));
+  try {
+    await context.audioWorklet.addModule(url);
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+  const source = context.createMediaStreamSource(stream);
+  const node = new AudioWorkletNode(context, "vasa3d-capture", {
+    numberOfOutputs: 0,
+    channelCount: 1,
+    channelCountMode: "explicit",
+  });
+  const block = new Float32Array(Math.round(BLOCK_SECONDS * context.sampleRate));
+  let filled = 0;
+  node.port.onmessage = ({ data }: MessageEvent<Float32Array>) => {
+    for (const value of data) {
+      block[filled++] = value;
+      if (filled === block.length) {
+        onBlock(block.slice(), context.sampleRate);
+        filled = 0;
+      }
+    }
+  };
+  source.connect(node);
+  return () => {
+    node.port.onmessage = null;
+    source.disconnect();
+    node.disconnect();
+  };
+}
