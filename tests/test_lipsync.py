@@ -13,6 +13,7 @@ from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import mood_of
 from vasa3d.errors import FaceError, InputError
 from vasa3d.evaluation import lipsync
+from vasa3d.evaluation.lipshape import LipShape, shape_of_mesh
 from vasa3d.evaluation.lipsync import (
     PHONE_CLASSES,
     Sentence,
@@ -23,6 +24,7 @@ from vasa3d.evaluation.lipsync import (
     score,
 )
 from vasa3d.evaluation.readback import EYE_OUTER, EYE_OUTER_METRES, bridge, gap_of
+from vasa3d.motion import coarticulation
 from vasa3d.motion.generator import EMOTIONS, MotionControls, speak
 from vasa3d.portrait.detection import LIP_INNER
 from vasa3d.types import (
@@ -155,7 +157,10 @@ def test_perfect_lips() -> None:
     result = evaluate_lipsync(gaps([(0.6, 0.7, 0.0), (1.0, 1.1, 0.05)]), 100.0, PHONES)
     assert result["pbm_closed"] == 1.0
     assert result["vowels_open"] == 1.0
-    assert result["phones"]["P"] == {"count": 1, "shut": 1.0, "opened": 0.0, "gap": 0.0}
+    row = result["phones"]["P"]
+    assert (row["count"], row["shut"], row["opened"], row["gap"]) == (1, 1.0, 0.0, 0.0)
+    assert math.isnan(row["teeth"])
+    assert result["vowels_closed"] == 0.0
     assert result["phones"]["S"]["opened"] == 1.0
     assert set(result["phones"]) == {"AA", "P", "AY", "M", "S"}
 
@@ -163,7 +168,7 @@ def test_perfect_lips() -> None:
 def test_missed_closure_and_shut_vowel() -> None:
     result = evaluate_lipsync(gaps([(0.6, 0.7, 0.0), (0.45, 0.55, 0.1)]), 100.0, PHONES)
     assert result["pbm_closed"] == 0.5
-    assert result["vowels_open"] == 0.5
+    assert result["vowels_open"] == result["vowels_closed"] == 0.5
 
 
 @pytest.mark.parametrize(("late", "closed"), [(0.035, 1.0), (0.20, 0.0)])
@@ -266,12 +271,72 @@ def speaks(figures: dict[str, Any]) -> bool:
 
 
 def test_lips_read_from_the_drawn_avatar_follow_the_sounds(avatar: Avatar, demo: Sentence) -> None:
-    *steps, last = lipsync_events(avatar, [demo])
+    *steps, last = lipsync_events(avatar, [demo], rendered=True)
     assert last.data["classes"]["closed"]["count"] >= 4
     assert last.data["classes"]["open"]["count"] >= 4
     assert speaks(last.data), last.data
-    assert speaks(last.data["geometry"]), last.data["geometry"]
+    assert speaks(last.data["ours"]), last.data["ours"]
+    assert not speaks(last.data["held_still"])
+    assert math.isnan(last.data["held_still"]["lag_ms"])
+    assert last.data["phone_timed"]["pbm_closed"] == 1.0
+    assert 0.0 <= last.data["phone_timed"]["lag_ms"] <= 40.0
+    assert math.isnan(last.data["fv_labiodental"])
+    assert last.data["phone_timed"]["fv_labiodental"] > 0.8
     assert [step.done for step in steps] == list(range(1, last.total + 1))
+
+
+def shape(gap: np.ndarray, width: np.ndarray | float, teeth: np.ndarray | float) -> LipShape:
+    wide, near = (np.broadcast_to(np.float32(v), gap.shape).copy() for v in (width, teeth))
+    return LipShape(gap.astype(np.float32), wide, near)
+
+
+def test_teeth_and_rounding_are_read_from_the_shape() -> None:
+    said = [
+        Interval(0.2, 0.3, "F"), Interval(0.3, 0.6, "UW1"), Interval(0.6, 0.8, "V"),
+        Interval(0.8, 1.0, "IY0"), Interval(1.0, 1.2, "OW1"), Interval(1.2, 1.4, "AE1"),
+    ]  # fmt: skip
+    times = np.arange(200) / 100.0
+    width = np.where((times > 0.4) & (times < 0.5), 0.85, 1.0)
+    teeth = np.where((times > 0.24) & (times < 0.28), 0.001, 0.005)
+    figures = evaluate_lipsync(shape(np.ones(200), width, teeth), 100.0, said)
+    assert figures["fv_labiodental"] == 0.5
+    assert figures["rounding"] == 0.5
+    assert figures["spread_rounded"] == 0.0
+
+
+def test_pauses_and_false_closures() -> None:
+    said = [
+        Interval(0.0, 0.5, ""), Interval(0.5, 0.7, "AA1"), Interval(0.7, 0.9, "S"),
+        Interval(0.9, 1.1, "P"), Interval(1.1, 1.4, "AH0"), Interval(1.4, 2.0, "sil"),
+    ]  # fmt: skip
+    closed = gaps([(0.0, 0.5, 0.0), (0.95, 1.05, 0.0), (1.45, 2.0, 0.0)])
+    good = score([closed], 100.0, [said])
+    assert good["silence_closed"] == 1.0
+    assert good["false_closures"] == 0.0
+    assert score([gaps([])], 100.0, [said])["silence_closed"] == 0.0
+    closed[76:80] = 0.0
+    assert score([closed], 100.0, [said])["false_closures"] == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("late", [-40, 0, 80])
+def test_lag_is_the_shift_of_the_mouth(late: int) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.convolve(rng.random(300), np.ones(8) / 8, "same").astype(np.float32)
+    moved = np.roll(truth, late // 10)
+    figures = score([moved], 100.0, [PHONES], [truth])
+    assert figures["lag_ms"] == pytest.approx(late + 10 * coarticulation.DELAY, abs=6.0)
+
+
+def test_shape_of_the_mesh() -> None:
+    dyn = np.zeros((4, NUM_CHANNELS), np.float32)
+    dyn[1, ARKIT_INDEX["mouthPucker"]] = 0.6
+    dyn[2, [ARKIT_INDEX["mouthRollLower"], ARKIT_INDEX["jawOpen"]]] = [0.3, 0.075]
+    dyn[2, [ARKIT_INDEX["mouthUpperUpLeft"], ARKIT_INDEX["mouthUpperUpRight"]]] = 0.24
+    dyn[3, ARKIT_INDEX["jawOpen"]] = 0.3
+    lips = shape_of_mesh(MotionLatents(dyn, np.zeros((4, 6), np.float32)))
+    assert lips.width[0] == pytest.approx(1.0)
+    assert lips.width[1] < 0.9
+    assert lips.teeth[2] < 0.0025 < min(lips.teeth[0], lips.teeth[3])
 
 
 @pytest.mark.parametrize("stuck", [0.0, 0.5])
@@ -282,7 +347,7 @@ def test_a_stuck_jaw_is_found(
     spoken = lipsync.speak
     every = 3 if rendered else 1
 
-    def broken(clip: AudioClip, *, fps: float, seed: int) -> MotionLatents:
+    def broken(clip: AudioClip, *, fps: float, seed: int, **known: Any) -> MotionLatents:
         motion = spoken(clip, fps=fps, seed=seed)
         motion.dyn[:, ARKIT_INDEX["jawOpen"]] = stuck
         return MotionLatents(motion.dyn[::every].copy(), motion.pose[::every].copy(), fps)

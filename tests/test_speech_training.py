@@ -2,18 +2,21 @@
 
 import ctypes.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vasa3d.errors import MissingError
-from vasa3d.motion.speech import VISEME_INDEX, VISEMES
+from vasa3d.motion.phones import MASKED, to_frames
+from vasa3d.motion.speech import SOUND_INDEX, SOUND_VISEME, SOUNDS, VISEMES, weights_from_tensors
 from vasa3d.training import speech_augment as augment
 from vasa3d.training import speech_voices as voices
-from vasa3d.training.phones import MASKED, to_frames
-from vasa3d.training.speech import SpeechTrainingConfig, Trainer, measure, runs
+from vasa3d.training.speech import CLOSED, SpeechTrainingConfig, Trainer, measure, runs
 from vasa3d.training.speech_data import Features, pack
+from vasa3d.training.speech_net import SpeechNet
 
 CONFIG = SpeechTrainingConfig(rounds=(40,), crop_frames=60, channels=24, averaging=0.9)
 
@@ -25,7 +28,7 @@ def clicks(at: list[int], frames: int = 100) -> tuple[np.ndarray, np.ndarray]:
     labels = np.zeros(frames, np.uint8)
     for frame in at:
         sound[frame * 160 : (frame + 10) * 160] += 0.15 * rng.standard_normal(1600)
-        labels[frame : frame + 10] = VISEME_INDEX["A"]
+        labels[frame : frame + 10] = SOUND_INDEX["A"]
     return sound.astype(np.float32), labels
 
 
@@ -34,7 +37,7 @@ def agreement(sound: np.ndarray, labels: np.ndarray) -> float:
     frames = np.resize(np.pad(sound, (0, 160)), (len(labels), 160))
     power = np.convolve((frames**2).mean(axis=1), np.ones(3) / 3, "same")
     loud = power > 0.1 * np.percentile(power, 95)
-    return float((loud == (labels == VISEME_INDEX["A"])).mean())
+    return float((loud == (labels == SOUND_INDEX["A"])).mean())
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
@@ -70,9 +73,9 @@ def test_sounds_without_speech_are_varied_and_finite() -> None:
 def learnable(frames: int = 4000) -> Features:
     """Features whose loudest band tells the viseme; a tenth of the labels is unknown."""
     rng = np.random.default_rng(1)
-    labels = np.repeat(rng.integers(0, len(VISEMES), frames // 10), 10).astype(np.uint8)
+    labels = np.repeat(rng.integers(0, len(SOUNDS), frames // 10), 10).astype(np.uint8)
     mels = 0.2 * rng.standard_normal((frames, 80))
-    mels[np.arange(frames), 4 * labels + 6] += 2.0
+    mels[np.arange(frames), 3 * labels + 6] += 2.0
     labels[rng.random(frames) < 0.1] = MASKED
     return Features(mels.astype(np.float16), labels)
 
@@ -96,7 +99,7 @@ def test_training_learns_and_resumes_where_it_stopped(tmp_path: Path) -> None:
         np.testing.assert_allclose(parts.average[name], value, atol=1e-5)
     source = learnable()
     figures = measure(whole.averaged(), [(source.mels.astype(np.float32), source.labels)])
-    assert figures["frame_accuracy"] > 0.25
+    assert figures["frame_accuracy"] > 0.15
     assert 0.1 <= figures["threshold"] <= 0.6
 
 
@@ -106,6 +109,35 @@ def test_takes_are_packed_whole() -> None:
     assert len(takes) == 2
     np.testing.assert_allclose(sound, clicks([40], frames=61)[0], atol=1e-4)
     np.testing.assert_array_equal(labels, clicks([40], frames=61)[1])
+
+
+def test_training_goes_on_from_another_network() -> None:
+    torch.manual_seed(1)
+    old = SpeechNet(16).eval()
+    same, wide = SpeechNet(16).eval(), SpeechNet(24)
+    weights = weights_from_tensors(*old.tensors())
+    same.adopt(weights)
+    features = torch.randn(1, 60, 80)
+    with torch.no_grad():
+        np.testing.assert_allclose(same(features), old(features), atol=1e-5)
+    with pytest.raises(ValueError, match="width"):
+        wide.adopt(weights)
+
+
+def test_a_network_over_visemes_becomes_one_over_sounds() -> None:
+    torch.manual_seed(2)
+    old = SpeechNet(16).eval()
+    weights = weights_from_tensors(*old.tensors())
+    columns = [*np.unique(SOUND_VISEME, return_index=True)[1], len(SOUNDS)]
+    head = (weights.head[0][:, columns], weights.head[1][columns])
+    new = SpeechNet(16).eval()
+    new.adopt(replace(weights, head=head))
+    features = torch.randn(1, 60, 80)
+    with torch.no_grad():
+        before = torch.softmax(old(features)[..., columns[:-1]], -1)[0].numpy()
+        after = torch.softmax(new(features)[..., :-1], -1)[0].numpy()
+    summed = np.stack([after[:, v == SOUND_VISEME].sum(axis=1) for v in range(len(VISEMES))], 1)
+    np.testing.assert_allclose(summed, before, atol=1e-5)
 
 
 def test_runs() -> None:
@@ -123,12 +155,12 @@ def test_flite_labels_what_it_says(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     take = next(voices.flite_takes(["Papa sees a map."], 0.01, tmp_path, rng))
     labels = to_frames(take.segments, -(-len(take.samples) // 160))
-    assert (labels == VISEME_INDEX["PBM"]).sum() > 15
+    assert np.isin(labels, CLOSED).sum() > 15
     level = np.array(
         [np.mean(take.samples[i * 160 : (i + 1) * 160] ** 2) for i in range(len(labels))]
     )
-    vowels = level[labels == VISEME_INDEX["A"]].mean()
-    assert vowels > 20.0 * level[labels == VISEME_INDEX["sil"]].mean()
+    vowels = level[labels == SOUND_INDEX["A"]].mean()
+    assert vowels > 20.0 * level[labels == SOUND_INDEX["sil"]].mean()
 
 
 @pytest.mark.skipif(
@@ -141,9 +173,6 @@ def test_espeak_labels_what_it_says() -> None:
     level = np.array(
         [np.mean(take.samples[i * 160 : (i + 1) * 160] ** 2) for i in range(len(labels))]
     )
-    assert (
-        level[labels == VISEME_INDEX["A"]].mean()
-        > 3.0 * level[labels == VISEME_INDEX["PBM"]].mean()
-    )
-    assert voices.words_of("papa", "de")[0][0] == VISEME_INDEX["PBM"]
+    assert level[labels == SOUND_INDEX["A"]].mean() > 3.0 * level[np.isin(labels, CLOSED)].mean()
+    assert voices.words_of("papa", "de")[0][0] == SOUND_INDEX["PB"]
     assert voices.espeak().say("hello", "no-such-language", 160, 50, 50) is None

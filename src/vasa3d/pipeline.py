@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -28,11 +28,13 @@ from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
 from vasa3d.customisation.config import QUALITIES, CustomisationConfig
 from vasa3d.errors import InputError
 from vasa3d.exchange.cameras import read_key_frames
+from vasa3d.files import input_file
 from vasa3d.geometry.cameras import orbit
 from vasa3d.head import load_head
 from vasa3d.metrics import landmark_distance, psnr
 from vasa3d.motion.generator import MotionControls
 from vasa3d.motion.generator import speak as speak_clip
+from vasa3d.motion.transcript import Transcript
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis, analyse
 from vasa3d.portrait.detection import LandmarkTracker
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
@@ -53,6 +55,9 @@ from vasa3d.types import (
 )
 from vasa3d.video import read_video
 from vasa3d.weights import sha256
+
+if TYPE_CHECKING:
+    from vasa3d.customisation.sources import FrameSource
 
 _CHECKPOINT_SECONDS = 20.0
 REPORT_SIDE = 512
@@ -84,6 +89,9 @@ def create_events(
     seed: int = 0,
     quality: str = "standard",
     checkpoint: Path | None = None,
+    video: str | Path | None = None,
+    synthesizer: FrameSource | None = None,
+    sds: str | Path | None = None,
 ) -> Iterator[Event]:
     """Make an avatar from a photo, step by step.
 
@@ -94,6 +102,10 @@ def create_events(
         quality: ``draft`` (seconds), ``standard`` (minutes) or ``high``; see ``customisation.config.QUALITIES``.
         checkpoint: File that keeps the state of the optimisation while it runs; a run that was stopped goes on from
             it. Removed at the end.
+        video: Clip of the same person, whose frames are learned from too.
+        synthesizer: Function that makes the training frames in place of the built-in animator; see
+            ``customisation.sources.FrameSource``.
+        sds: Folder of a text-to-image model of ``diffusers``, for score distillation from the sides.
 
     Yields:
         Progress; while optimising now and then with ``data["preview"]``, a picture. The last event's
@@ -101,15 +113,24 @@ def create_events(
 
     Raises:
         ImageError: The file is not a readable picture.
-        FaceError: The picture shows no usable face.
+        FaceError: The picture shows no usable face, or the clip does not show enough of the same one.
+        InputError: The clip or the model cannot be read, or a draft is asked to learn from them.
+        MissingError: ``diffusers`` is not installed.
         OutputError: The checkpoint cannot be written.
     """
     if quality not in QUALITIES:
         raise InputError(
             f"there is no quality {quality!r}.", hint="choose one of " + ", ".join(QUALITIES)
         )
-    start = time.perf_counter()
     config = QUALITIES[quality]
+    if config is None and (video, synthesizer, sds) != (None, None, None):
+        raise InputError(
+            "a draft is not optimised, so it learns nothing from clips or models.",
+            hint="choose quality standard or high",
+        )
+    if video is not None:
+        video = input_file(video, "a video", InputError)
+    start = time.perf_counter()
     steps = 4 if config is None else 5
     yield Event("read", 0, steps)
     photo = load_image(image_path)
@@ -130,8 +151,10 @@ def create_events(
     }
     made = initialise(analysis, head, InitConfig(seed=seed), provenance)
     if config is not None:
-        key = json.dumps([photo_hash, face, seed])
-        made = yield from _customise(made, analysis, replace(config, seed=seed), checkpoint, key)
+        extras = _Extras(video, synthesizer, sds)
+        key = json.dumps([photo_hash, face, seed, extras.key()])
+        config = replace(config, seed=seed)
+        made = yield from _customise(made, analysis, config, extras, checkpoint, key)
     # What is used from here on is exactly what a file would hold.
     avatar = decode(encode(made), made.camera, made.provenance)
     yield Event("measure", steps - 1, steps)
@@ -140,27 +163,49 @@ def create_events(
     yield Event("done", steps, steps, data={"result": CreateResult(avatar, report)})
 
 
+@dataclass(frozen=True)
+class _Extras:
+    """What an optimisation learns from besides the photo; see ``create_events``."""
+
+    video: str | Path | None
+    synthesizer: FrameSource | None
+    sds: str | Path | None
+
+    def key(self) -> list[str]:
+        """Tells one set of extras from another."""
+        video = ""
+        if self.video is not None:
+            state = Path(self.video).stat()
+            video = f"{self.video}:{state.st_size}:{state.st_mtime_ns}"
+        name = getattr(self.synthesizer, "__qualname__", type(self.synthesizer).__qualname__)
+        return [video, name, str(self.sds or "")]
+
+
 def _customise(
     draft: Avatar,
     analysis: Analysis,
     config: CustomisationConfig,
+    extras: _Extras,
     checkpoint: Path | None,
     key: str,
 ) -> Generator[Event, None, Avatar]:
     """Optimise a draft; yields progress, returns the avatar."""
     # PyTorch takes seconds to load, and a draft does without.
-    from vasa3d.customisation.animator import PhotoAnimator
     from vasa3d.customisation.checkpoint import load_checkpoint, save_checkpoint
     from vasa3d.customisation.densification import prune
+    from vasa3d.customisation.distillation import ScoreDistillation
+    from vasa3d.customisation.sources import source_events
     from vasa3d.customisation.trainer import Customisation, photo_frame
 
     yield Event("animate")
+    frames = yield from source_events(analysis, draft, config, extras.video, extras.synthesizer)
     work = Customisation(
         draft,
         photo_frame(analysis, draft, config.size),
-        PhotoAnimator(analysis, draft, config.size),
+        frames,
         turning_point(draft),
         config,
+        None if extras.sds is None else ScoreDistillation.load(extras.sds),
     )
     if checkpoint is not None and load_checkpoint(checkpoint, work, key):
         yield Event("customise", work.step, config.steps, message=f"going on at step {work.step}.")
@@ -194,6 +239,7 @@ def speak(
     fps: float = DEFAULT_FPS,
     seed: int = 0,
     controls: MotionControls | None = None,
+    transcript: str | Path | Transcript | None = None,
 ) -> MotionLatents:
     """Motion of a face that says a recording.
 
@@ -202,12 +248,14 @@ def speak(
         fps: Frames a second.
         seed: Seed of blinks, gaze and head motion.
         controls: What the user wants; None for the defaults.
+        transcript: What is said, as text or as a file of text, words or phones; see ``motion.transcript``.
 
     Raises:
         AudioError: Not readable sound.
+        InputError: The transcript cannot be read.
     """
     clip = audio if isinstance(audio, AudioClip) else load_audio(audio)
-    return speak_clip(clip, fps=fps, seed=seed, controls=controls)
+    return speak_clip(clip, fps=fps, seed=seed, controls=controls, transcript=transcript)
 
 
 def track_events(video: str | Path, *, fps: float | None = None) -> Iterator[Event]:

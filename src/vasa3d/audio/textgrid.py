@@ -111,3 +111,17 @@ def phone_tier(tiers: dict[str, list[Interval]]) -> list[Interval]:
     raise InputError(
         f"the TextGrid has no tier of phones, only: {', '.join(tiers) or 'none'}.", hint=_HINT
     )
+
+
+def spoken_words(tiers: dict[str, list[Interval]]) -> str:
+    """The words of the tier of words, as text.
+
+    Raises:
+        InputError: No such tier.
+    """
+    for name, intervals in tiers.items():
+        if name.strip().lower().endswith(("words", "word")):
+            return " ".join(item.label.strip() for item in intervals if item.label.strip())
+    raise InputError(
+        f"the TextGrid has no tier of words, only: {', '.join(tiers) or 'none'}.", hint=_HINT
+    )

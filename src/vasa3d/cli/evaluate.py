@@ -41,29 +41,34 @@ def lipsync(
     ] = None,
     rendered: Annotated[
         bool,
+        typer.Option("--rendered", help="Read the lips from drawn frames by a face tracker too."),
+    ] = False,
+    transcript: Annotated[
+        bool,
         typer.Option(
-            "--rendered/--geometry",
-            help="Read the lips from drawn frames, or from the head's geometry alone (quick).",
+            "--transcript", help="Let the lips know the words, too: the TextGrid's tier of words."
         ),
-    ] = True,
+    ] = False,
     fps: Fps = 25.0,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Do the lips follow the sounds? Speak, draw, find the lips in the pictures, score.
+    """Do the lips follow the sounds? Speak, read the lips from the mesh, score.
 
-    Each TextGrid holds a tier of ARPAbet phones. Reported are the share of p, b, m with closed
-    lips and of AA, AE, AO, AY, AW with open ones, and figures for each class of phones and each
-    phone; and the same for the geometry behind the drawn frames.
+    Each TextGrid holds a tier of ARPAbet phones. Reported are the shares of p, b, m with closed
+    lips, of AA, AE, AO, AY, AW with closed ones, of f, v at the teeth, of rounded UW, OW, W, the
+    lag of the mouth, and figures for each class of phones and each phone; beside a face held
+    still and the true phones at their true times.
 
     \b
     Examples:
       vasa3d evaluate lipsync sentence.flac sentence.TextGrid
       vasa3d evaluate lipsync a.wav a.TextGrid b.wav b.TextGrid --avatar me.vasa3d --json
-      vasa3d evaluate lipsync sentence.flac sentence.TextGrid --geometry
+      vasa3d evaluate lipsync sentence.flac sentence.TextGrid --transcript
+      vasa3d evaluate lipsync sentence.flac sentence.TextGrid --rendered
     """
     from vasa3d.audio.clips import load_audio
-    from vasa3d.audio.textgrid import phone_tier, read_textgrid
+    from vasa3d.audio.textgrid import phone_tier, read_textgrid, spoken_words
     from vasa3d.avatar.avatar import Avatar
     from vasa3d.evaluation.lipsync import Sentence, lipsync_events
     from vasa3d.video import check_rate
@@ -74,10 +79,11 @@ def lipsync(
         )
     reporter = Reporter(as_json)
     check_rate(fps)
-    sentences = [
-        Sentence(audio.name, load_audio(audio), phone_tier(read_textgrid(grid)))
-        for audio, grid in zip(files[::2], files[1::2], strict=True)
-    ]
+    sentences = []
+    for audio, grid in zip(files[::2], files[1::2], strict=True):
+        tiers = read_textgrid(grid)
+        said = spoken_words(tiers) if transcript else ""
+        sentences.append(Sentence(audio.name, load_audio(audio), phone_tier(tiers), said))
     for sentence in sentences:
         warn_all(reporter, sentence.clip.warnings)
     person = Avatar.load(avatar) if avatar else _demo_avatar(reporter, seed)
@@ -99,16 +105,24 @@ def _demo_avatar(reporter: Reporter, seed: int) -> Avatar:
 
 
 def _table(result: dict[str, Any]) -> str:
-    lines = [f"{'':18} {'video':>8} {'geometry':>9}"] if "geometry" in result else []
-    for label, key in (("p, b, m closed", "pbm_closed"), ("open vowels open", "vowels_open")):
-        line = f"{label:18} {result[key]:8.1%}"
-        if "geometry" in result:
-            line += f" {result['geometry'][key]:9.1%}"
-        lines.append(line)
+    labels = {
+        "pbm_closed": "p, b, m closed", "vowels_closed": "open vowels closed",
+        "fv_labiodental": "f, v at the teeth", "rounding": "uw, ow, w rounded",
+        "silence_closed": "pauses closed", "lag_ms": "lag, ms", "false_closures": "false closures a minute",
+    }  # fmt: skip
+    names = [n for n in ("ours", "ours_transcript", "held_still", "phone_timed") if n in result]
+    columns = [result[name] for name in names]
+    if columns[0]["widest_metres"] != result["widest_metres"]:
+        names, columns = ["video", *names], [result, *columns]
+    lines = [f"{'':24}" + "".join(f" {name:>15}" for name in names)]
+    for key, label in labels.items():
+        form = ".1f" if key in ("lag_ms", "false_closures") else ".1%"
+        lines.append(f"{label:24}" + "".join(f" {column[key]:>15{form}}" for column in columns))
     for kind in ("classes", "phones"):
-        lines += ["", f"{kind:18}  count   shut  opened    gap"]
+        lines += ["", f"{kind:18}  count   shut  opened  teeth  round    gap"]
         lines += [
-            f"{name:18} {row['count']:6} {row['shut']:6.0%} {row['opened']:7.0%} {row['gap']:6.2f}"
+            f"{name:18} {row['count']:6} {row['shut']:6.0%} {row['opened']:7.0%} {row['teeth']:6.0%}"
+            f" {row['rounded']:6.0%} {row['gap']:6.2f}"
             for name, row in result[kind].items()
             if row["count"]
         ]

@@ -27,6 +27,7 @@ from vasa3d.cli.options import (
     Seed,
     Size,
     Supersample,
+    TranscriptOption,
     View,
     default_output,
     parse_emotion,
@@ -58,6 +59,7 @@ def talk(
     portrait: Portrait,
     audio: Recording,
     output: Output = None,
+    transcript: TranscriptOption = None,
     emotion: Emotion = None,
     gaze: Gaze = "0,0",
     camera: View = "front",
@@ -92,7 +94,7 @@ def talk(
     clip = load_audio(audio)
     controls = motion_controls(emotion, gaze)
     avatar, report = make_avatar(reporter, portrait, face, quality, seed)
-    latents = speak_clip(reporter, clip, fps, seed, controls)
+    latents = speak_clip(reporter, clip, fps, seed, controls, transcript)
     result = film(reporter, avatar, latents, shot, audio)
     reporter.finish({**result, "avatar": report}, video_sentence(result, reporter))
 
@@ -101,6 +103,16 @@ def create(
     portrait: Portrait,
     output: Output = None,
     quality: QualityOption = Quality.standard,
+    video: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--video", help="Clip of the same person, to learn from too."),
+    ] = None,
+    sds: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--sds", help="Folder of a Stable Diffusion model of diffusers, for the sides."
+        ),
+    ] = None,
     face: Face = None,
     seed: Seed = 0,
     force: Force = False,
@@ -109,12 +121,14 @@ def create(
     """Make an avatar from a photo.
 
     The avatar is one .vasa3d file, with a contact sheet beside it. Without -o, it is named after the photo, in the
-    current folder. A run that is stopped goes on when it is started again.
+    current folder. A run that is stopped goes on when it is started again. A few seconds of video of the same person
+    teach it their teeth, closed eyes and wrinkles.
 
     \b
     Examples:
       vasa3d create portrait.jpg
       vasa3d create portrait.jpg -o quick.vasa3d --quality draft
+      vasa3d create portrait.jpg -o me.vasa3d --video me-talking.mp4
       vasa3d create group.jpg -o second.vasa3d --face 1 --json
     """
     reporter = Reporter(as_json)
@@ -125,7 +139,9 @@ def create(
     from vasa3d.evaluation.sheet import contact_sheet, write_sheet
 
     checkpoint = target.with_name(f".{target.name}.checkpoint")
-    avatar, report = make_avatar(reporter, portrait, face, quality, seed, checkpoint)
+    avatar, report = make_avatar(
+        reporter, portrait, face, quality, seed, checkpoint, video=video, sds=sds
+    )
     avatar.save(target, force=force)
     write_sheet(sheet, contact_sheet(avatar), force=force)
     size = target.stat().st_size
@@ -140,6 +156,7 @@ def animate(
     avatar: AvatarFile,
     audio: Recording,
     output: Output = None,
+    transcript: TranscriptOption = None,
     emotion: Emotion = None,
     gaze: Gaze = "0,0",
     camera: View = "front",
@@ -173,7 +190,7 @@ def animate(
     clip = load_audio(audio)
     controls = motion_controls(emotion, gaze)
     person = Avatar.load(avatar)
-    latents = speak_clip(reporter, clip, fps, seed, controls)
+    latents = speak_clip(reporter, clip, fps, seed, controls, transcript)
     result = film(reporter, person, latents, shot, audio)
     reporter.finish(result, video_sentence(result, reporter))
 
@@ -185,6 +202,7 @@ def motion(
         Optional[Source],  # noqa: UP045
         typer.Option("--from", help="What of a video moves the face; video, unless it has none."),
     ] = None,
+    transcript: TranscriptOption = None,
     emotion: Emotion = None,
     gaze: Gaze = "0,0",
     fps: Annotated[
@@ -221,16 +239,17 @@ def motion(
         check_rate(fps)
     source = source or (Source.video if has_pictures(clip) else Source.audio)
     if source is Source.video:
-        if emotion or gaze != "0,0":
+        if emotion or gaze != "0,0" or transcript:
             raise InputError(
-                "a tracked face has its own emotion and gaze.",
-                hint="add --from audio, or leave out --emotion and --gaze",
+                "a tracked face has its own emotion, gaze and lips.",
+                hint="add --from audio, or leave out --emotion, --gaze and --transcript",
             )
         latents = track_clip(reporter, clip, fps)
     else:
         from vasa3d.audio.clips import load_audio
 
-        latents = speak_clip(reporter, load_audio(clip), fps or 25.0, seed, controls)
+        sound = load_audio(clip)
+        latents = speak_clip(reporter, sound, fps or 25.0, seed, controls, transcript)
     write_motion(target, latents, force=force)
     reporter.finish(
         {
@@ -319,13 +338,16 @@ def make_avatar(
     quality: Quality,
     seed: int,
     checkpoint: Path | None = None,
+    video: Path | None = None,
+    sds: Path | None = None,
 ) -> tuple[Avatar, dict[str, Any]]:
     """An avatar and the report on it."""
     from vasa3d.pipeline import create_events
 
     events = create_events(
-        portrait, face=face, seed=seed, quality=quality.value, checkpoint=checkpoint
-    )
+        portrait, face=face, seed=seed, quality=quality.value, checkpoint=checkpoint,
+        video=video, sds=sds,
+    )  # fmt: skip
     result = reporter.follow(events, "avatar")["result"]
     report = {key: value for key, value in result.report.items() if key != "warnings"}
     warn_all(reporter, result.report["warnings"])
@@ -333,13 +355,23 @@ def make_avatar(
 
 
 def speak_clip(
-    reporter: Reporter, clip: AudioClip, fps: float, seed: int, controls: MotionControls
+    reporter: Reporter,
+    clip: AudioClip,
+    fps: float,
+    seed: int,
+    controls: MotionControls,
+    transcript: str | None = None,
 ) -> MotionLatents:
-    """Motion from sound; what the loader of the sound noticed is told."""
+    """Motion from sound; what the loader of the sound and the transcript's alignment noticed is told."""
     from vasa3d.motion.generator import speak
+    from vasa3d.motion.transcript import fit_transcript
 
     warn_all(reporter, clip.warnings)
-    return speak(clip, fps=fps, seed=seed, controls=controls)
+    fitted = None
+    if transcript is not None:
+        fitted, notes = fit_transcript(clip, transcript)
+        warn_all(reporter, notes)
+    return speak(clip, fps=fps, seed=seed, controls=controls, transcript=fitted)
 
 
 def track_clip(reporter: Reporter, clip: Path, fps: float | None) -> MotionLatents:

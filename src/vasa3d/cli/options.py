@@ -48,6 +48,15 @@ Gaze = Annotated[
 ]
 
 
+TranscriptOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--transcript",
+        help="What is said: text, or a .txt, .TextGrid or .json file; makes the lips surer.",
+    ),
+]
+
+
 class Quality(str, Enum):
     """How much work goes into an avatar."""
 

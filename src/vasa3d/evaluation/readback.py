@@ -2,7 +2,8 @@
 
 The inner-lip gap of a frame is g = 0.09 m |p_13 - p_14| / w: p_13 and p_14 are the landmarks in the
 middle of the inner upper and lower lip edge, w is the distance between the outer corners of the
-eyes, all in pixels. Taking w for 90 mm, as in most adults, makes g metres at any picture size.
+eyes, all in pixels. Taking w for 90 mm, as in most adults, makes g metres at any picture size. The
+width of the mouth is read likewise, between the corners of the lips.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 EYE_OUTER = (33, 263)
 """Landmarks at the outer corners of the right and the left eye."""
 EYE_OUTER_METRES = 0.09
+LIP_CORNERS = (61, 291)
+"""Landmarks at the right and the left corner of the mouth."""
 
 
 class PictureReader:
@@ -51,24 +54,35 @@ class PictureReader:
 
 
 class LipReader(PictureReader):
-    """Inner-lip gap of drawn frames."""
+    """Inner-lip gap and width of the mouth in drawn frames."""
 
-    def __call__(self, frame: Frame) -> float:
-        """Gap in metres; NaN where no face is found.
+    def __call__(self, frame: Frame) -> tuple[float, float]:
+        """Gap and width in metres; NaN where no face is found.
 
         Args:
             frame: A drawn picture over an opaque background.
         """
         points = self.landmarks(frame.to_uint8())
-        return float("nan") if points is None else gap_of(points)
+        if points is None:
+            return float("nan"), float("nan")
+        return gap_of(points), width_of(points)
 
 
 def gap_of(points: F32) -> float:
     """Inner-lip gap in metres of (478, 2 or 3) landmarks in pixels."""
-    upper, lower = points[list(LIP_INNER), :2]
+    return _distance(points, LIP_INNER)
+
+
+def width_of(points: F32) -> float:
+    """Width of the mouth in metres of (478, 2 or 3) landmarks in pixels."""
+    return _distance(points, LIP_CORNERS)
+
+
+def _distance(points: F32, pair: tuple[int, int]) -> float:
+    first, second = points[list(pair), :2]
     right, left = points[list(EYE_OUTER), :2]
-    width = max(float(np.linalg.norm(right - left)), 1e-6)
-    return EYE_OUTER_METRES * float(np.linalg.norm(upper - lower)) / width
+    eyes = max(float(np.linalg.norm(right - left)), 1e-6)
+    return EYE_OUTER_METRES * float(np.linalg.norm(first - second)) / eyes
 
 
 def bridge(gaps: Sequence[float]) -> F32:

@@ -9,12 +9,18 @@ dominances a_v of each of the three groups g,
     channel(t) = sum_v d_{v,g}(t) c_v / sum_v d_{v,g}(t)
 
 where k_g is a Gaussian in time, wider before a sound than after it for roundness (lips round
-early). Silence counts only where it fills most of the quarter second around: the gap of a stop
-does not close the mouth. On top, sounds that must reach their contact get a pulse of their own, from the closure
-head (p, b, m) and the posterior of f and v: the pulse is held over at least two video frames and
-then overrides the blend, so that a short p between two open vowels still shuts the lips.
-Everything is a finite filter: an output frame depends on ``FRAMES_AHEAD`` frames ahead and
-``FRAMES_BEHIND`` behind.
+early). Silence counts only where it fills most of the fifth of a second around: the gap of a stop
+does not close the mouth. On top, sounds that must reach their contact get a pulse of their own,
+from the closure head (p, b, m) and the posterior of f and v: the pulse is held over at least two
+video frames and then overrides the blend, so that a short p between two open vowels still shuts
+the lips. Rounded vowels and w keep the lips from being less than round.
+
+The mouth moves ``DELAY`` frames after the sound, as mouths in motion captures do (by 33 ms in
+those at hand); that much more of the sound is known when a frame is due. Everything is a finite
+filter: an output frame depends on ``FRAMES_AHEAD`` frames ahead and ``FRAMES_BEHIND`` behind.
+
+The speaking style moves jaw and lips apart from each other: somebody who mumbles keeps the jaw
+nearly still and the lips slack, somebody who over-articulates moves both more and faster.
 
 Channel values were chosen on the head model's geometry: jawOpen opens the lips by 33 mm a unit,
 mouthClose shuts them by 39 mm a unit, mouthFunnel opens by 14 mm, both mouthLowerDown by 7 mm,
@@ -27,11 +33,16 @@ from functools import cache
 
 import numpy as np
 
+from vasa3d.audio.features import FRAME_RATE
 from vasa3d.motion.speech import VISEME_INDEX, VISEMES, SpeechActivity
 from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 
-FRAMES_AHEAD = 12
-FRAMES_BEHIND = 12
+DELAY = 2
+"""Frames of 10 ms by which the mouth follows the sound."""
+FRAMES_AHEAD = 3
+FRAMES_BEHIND = 22
+LOOK_AHEAD_SECONDS = FRAMES_AHEAD / FRAME_RATE
+"""How far an output frame sees ahead in the activity."""
 
 JAW_CLOSE_RATIO = 0.84
 """mouthClose that cancels one unit of jawOpen at the lips."""
@@ -72,15 +83,22 @@ _DOMINANCE: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 """Per viseme: how firmly it claims the jaw, the roundness and the aperture."""
 
-_SIGMA_FRAMES = {"jaw": (3.4, 3.4), "round": (6.0, 4.5), "aperture": (2.6, 2.6)}
+_SIGMA_FRAMES = {"jaw": (3.4, 3.4), "round": (8.0, 4.5), "aperture": (2.6, 2.6)}
 """Widths of the kernels, before and after a sound, in frames of 10 ms."""
 
 _SILENT = VISEME_INDEX["sil"]
-_LABIODENTAL_THRESHOLD = 0.35
-_HOLD = 3
+_JAW_SLACK, _LIPS_SLACK = 0.4, 0.65
+"""Share of jaw and lip motion that is left in mumbled speech."""
+_LABIODENTAL_THRESHOLD = 0.25
+_ROUND_GAIN = 1.8
+_ROUND = ("U", "O", "W")
+_LEAST_PUCKER = 0.40
+_HOLD_BEFORE, _HOLD_AFTER = 3, 2
 _NEAR = 6
-_EASE = np.array([0.15, 0.75, 1.2, 1.3, 1.2, 0.75, 0.15])
+_EASE = np.array([0.5, 1.1, 1.4, 1.1, 0.5])
+_PAUSE_FRAMES = 18
 _LOUD_RANGE_DB = 14.0
+_ROUND_COLUMNS = [VISEME_INDEX[name] for name in _ROUND]
 
 
 @cache
@@ -105,14 +123,18 @@ def _sides(channel: str) -> tuple[str, ...]:
 @cache
 def _kernel(group: str) -> F32:
     """Weights of frames t - FRAMES_BEHIND .. t + FRAMES_AHEAD at frame t; sum 1."""
-    offset = np.arange(-FRAMES_BEHIND, FRAMES_AHEAD + 1)
+    offset = np.arange(-FRAMES_BEHIND, FRAMES_AHEAD + 1) + DELAY
     early, late = _SIGMA_FRAMES[group]
     sigma = np.where(offset > 0, early, late)
     kernel = np.exp(-0.5 * (offset / sigma) ** 2)
+    # Eased to nothing where sight ends, or a sound that comes into sight would jerk the lips.
+    kernel *= 1.0 - np.maximum(offset, 0) ** 2 / (FRAMES_AHEAD + DELAY + 1) ** 2
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def mouth(activity: SpeechActivity, threshold: float, amplitude: float = 1.0) -> tuple[F32, F32]:
+def mouth(
+    activity: SpeechActivity, threshold: float, amplitude: float = 1.0, articulation: float = 1.0
+) -> tuple[F32, F32]:
     """Mouth channels of a stretch of speech.
 
     Args:
@@ -120,12 +142,13 @@ def mouth(activity: SpeechActivity, threshold: float, amplitude: float = 1.0) ->
             ``FRAMES_AHEAD`` are context only.
         threshold: Posterior of the closure head above which the lips shut.
         amplitude: Scale of every opening; contacts stay contacts.
+        articulation: Speaking style from 0 (mumbled) over 1 to 2 (over-articulated).
 
     Returns:
         (n, 52) channels in [0, 1] with n = T - FRAMES_BEHIND - FRAMES_AHEAD, those that do not
         belong to speech zero; and (n,) contact of the lips with each other or the teeth in [0, 1].
     """
-    sharp = activity.visemes**1.5
+    sharp = activity.visemes ** (1.2 + 0.3 * articulation)
     sharp = sharp / sharp.sum(axis=1, keepdims=True)
     targets, dominances = _tables()
     count = max(0, len(activity) - FRAMES_BEHIND - FRAMES_AHEAD)
@@ -137,8 +160,11 @@ def mouth(activity: SpeechActivity, threshold: float, amplitude: float = 1.0) ->
         weight = _filter(sharp, _kernel(group)) * dominances[group]
         weight[:, _SILENT] *= pause
         out += (weight @ table) / weight.sum(axis=1, keepdims=True)
-    out *= np.float32(amplitude)
-    out[:, ARKIT_INDEX["jawOpen"]] *= _vigour(activity.level)
+    _round(out, activity.visemes[:, _ROUND_COLUMNS].sum(axis=1))
+    out *= np.float32(amplitude * (_LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation))
+    jaw = _JAW_SLACK + (1.0 - _JAW_SLACK) * articulation
+    jaw /= _LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation
+    out[:, ARKIT_INDEX["jawOpen"]] *= np.float32(jaw) * _vigour(activity.level)
     teeth = _pulse(activity.visemes[:, VISEME_INDEX["FV"]], _LABIODENTAL_THRESHOLD)
     shut = _pulse(activity.closure, threshold)
     _bite(out, teeth * (np.float32(1.0) - shut))
@@ -160,37 +186,44 @@ def _filter(values: F32, kernel: F32) -> F32:
 
 
 def _pause(silence: F32) -> F32:
-    """(T - 24,) from 0 to 1: a silence of 80 ms is part of a stop consonant, one of 180 ms closes the mouth."""
-    size = FRAMES_BEHIND + FRAMES_AHEAD + 1
-    share = _filter(silence, np.full(size, 1.0 / size, np.float32))
-    step = np.clip((share - 0.35) / 0.35, 0.0, 1.0)
+    """(n,) from 0 to 1: a silence of 80 ms is part of a stop consonant, one of 150 ms closes the mouth."""
+    share = _filter(silence, _recent(_PAUSE_FRAMES))
+    step = np.clip((share - 0.45) / 0.35, 0.0, 1.0)
     return np.maximum(step * step * (3.0 - 2.0 * step), np.float32(1e-3))
 
 
+@cache
+def _recent(count: int) -> F32:
+    """Mean of the last ``count`` frames that a frame of the mouth may see, as a kernel."""
+    kernel = np.zeros(FRAMES_BEHIND + FRAMES_AHEAD + 1, np.float32)
+    kernel[-count:] = 1.0 / count
+    return kernel
+
+
 def _vigour(level: F32) -> F32:
-    """(T - 24,) 0.85 for soft .. 1.15 for loud speech against its last half second."""
-    wide = np.full(FRAMES_BEHIND + FRAMES_AHEAD + 1, 1.0 / (FRAMES_BEHIND + FRAMES_AHEAD + 1))
-    mean = _filter(np.maximum(level, -75.0), wide.astype(np.float32))
+    """(n,) 0.85 for soft .. 1.15 for loud speech against the last quarter second."""
+    mean = _filter(np.maximum(level, -75.0), _recent(FRAMES_BEHIND + FRAMES_AHEAD + 1))
     now = _filter(level, _kernel("jaw"))
     return (1.0 + 0.15 * np.tanh((now - mean) / _LOUD_RANGE_DB)).astype(np.float32)
 
 
 def _pulse(posterior: F32, threshold: float) -> F32:
-    """(T - 24,) strength in [0, 1] of a contact, with soft edges.
+    """(n,) strength in [0, 1] of a contact, with soft edges.
 
-    A contact is held ``_HOLD`` frames longer on each side; but only one frame where the next contact is
-    so near that a vowel between them would be lost.
+    A contact begins ``_HOLD_BEFORE`` frames early and is held ``_HOLD_AFTER`` frames longer;
+    but only one frame where the next contact is so near that a vowel between them would be lost.
     """
     strength = np.clip((posterior - 0.7 * threshold) / (0.3 * threshold), 0.0, 1.0)
     past = _window_max(strength, _NEAR, 0)
-    coming = _window_max(strength, 0, _NEAR)
+    coming = _window_max(strength, 0, _HOLD_BEFORE)
     between = np.minimum(past, coming) * (1.0 - strength)
-    held = _window_max(strength, _HOLD, _HOLD) * (1.0 - between)
+    held = _window_max(strength, _HOLD_AFTER, _HOLD_BEFORE) * (1.0 - between)
     held = np.maximum(held, _window_max(strength, 1, 1))
     ease = (_EASE / _EASE.sum()).astype(np.float32)
     eased = _filter(held, ease)
-    margin = FRAMES_BEHIND - len(ease) // 2
-    return np.ascontiguousarray(eased[margin : len(eased) - margin], np.float32)
+    first = FRAMES_BEHIND - DELAY - len(ease) // 2
+    count = len(posterior) - FRAMES_BEHIND - FRAMES_AHEAD
+    return np.ascontiguousarray(eased[first : first + count], np.float32)
 
 
 def _window_max(values: F32, behind: int, ahead: int) -> F32:
@@ -204,6 +237,15 @@ def _blend(out: F32, channel: str, value: F32 | float, weight: F32) -> None:
     for name in _sides(channel):
         column = out[:, ARKIT_INDEX[name]]
         out[:, ARKIT_INDEX[name]] = column + (value - column) * weight
+
+
+def _round(out: F32, posterior: F32) -> None:
+    """Lips at least this round, in place: a rounded sound of 60 ms already counts fully."""
+    weight = np.minimum(_ROUND_GAIN * _filter(posterior, _kernel("round")), np.float32(1.0))
+    pucker = out[:, ARKIT_INDEX["mouthPucker"]]
+    np.maximum(pucker, _LEAST_PUCKER * weight, out=pucker)
+    for name in ("mouthStretch", "mouthSmile", "mouthDimple"):
+        _blend(out, name, 0.0, weight)
 
 
 def _bite(out: F32, weight: F32) -> None:

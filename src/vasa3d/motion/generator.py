@@ -1,23 +1,31 @@
-"""Sound to motion: the speech encoder, coarticulation and the life of the face, joined and
-sampled at video frames.
+"""Sound to motion: what is heard becomes lips by coarticulation and a living face by the diffusion transformer.
 
-``speak`` is ``MotionStream`` fed at once, so a stream gives the same motion as a whole file.
-Inside, everything runs at 100 frames a second; frame t of the result shows the face at t / fps
-seconds of the sound, whatever the look-ahead: 112.5 ms of the encoder and 120 ms of
-coarticulation are waited for, not shifted into the result.
+``speak`` is ``MotionStream`` fed at once, so a stream gives the same motion as a whole file. Lips run at 100 frames a
+second inside, the life of the face (``motion/life.py``) at 25. Frame t of the result shows the face at t / fps
+seconds of the sound, whatever the look-ahead: 72.5 ms of the encoder and ``AHEAD_FRAMES`` of 10 ms are waited for, not
+shifted into the result.
+
+Lips are those of coarticulation, with its guarantees for contacts, unless ``GeneratorConfig.lips`` asks for the
+transformer's; contacts of the lips that the encoder is sure of are held in either case.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from vasa3d.audio.features import FRAME_RATE
 from vasa3d.errors import InputError
 from vasa3d.motion import coarticulation
+from vasa3d.motion.controls import EMOTIONS, MotionControls, emotion_offsets
+from vasa3d.motion.denoiser import BLOCK, HEARD
+from vasa3d.motion.diffusion import SamplerConfig
 from vasa3d.motion.idle import IdleLife
-from vasa3d.motion.prosody import ProsodyStream
+from vasa3d.motion.life import CAMERA_DISTANCE_METRES, SPOKEN, GeneratedLife
+from vasa3d.motion.prosody import FRAMES_AHEAD, ProsodyStream, Stress
 from vasa3d.motion.speech import (
     VISEMES,
     EncoderStream,
@@ -25,67 +33,42 @@ from vasa3d.motion.speech import (
     closure_threshold,
     concatenate,
 )
+from vasa3d.motion.transcript import Transcript, TranscriptEncoder, fit_transcript
+from vasa3d.motion.voice import STEPS, VoiceStream
 from vasa3d.types import ARKIT_INDEX, DEFAULT_FPS, F32, SAMPLE_RATE, AudioClip, MotionLatents
 
-EMOTIONS: dict[str, dict[str, float]] = {
-    "neutral": {},
-    "happy": {"mouthSmile": 0.50, "cheekSquint": 0.35, "eyeSquint": 0.20, "mouthDimple": 0.10,
-              "browInnerUp": 0.05, "browOuterUp": 0.05},
-    "sad": {"browInnerUp": 0.55, "mouthFrown": 0.40, "browDown": 0.10, "eyeSquint": 0.10,
-            "mouthShrugLower": 0.12, "eyeLookDown": 0.10},
-    "angry": {"browDown": 0.70, "noseSneer": 0.30, "eyeSquint": 0.30, "mouthFrown": 0.20,
-              "mouthPress": 0.12, "mouthStretch": 0.08},
-    "surprised": {"browInnerUp": 0.60, "browOuterUp": 0.65, "eyeWide": 0.65, "jawOpen": 0.05},
-    "afraid": {"browInnerUp": 0.65, "browOuterUp": 0.20, "eyeWide": 0.50, "mouthStretch": 0.30},
-    "disgusted": {"noseSneer": 0.45, "browDown": 0.35, "mouthUpperUp": 0.20, "mouthFrown": 0.20,
-                  "eyeSquint": 0.20},
-}  # fmt: skip
-"""Offsets of the channels at full strength; a name without Left or Right stands for both."""
+__all__ = ["EMOTIONS", "GeneratorConfig", "MotionControls", "MotionStream", "speak"]
 
 _BLOCK_SECONDS = 30
-_OPENS_LIPS = {"jawOpen", "mouthUpperUp"}
-_SNEER_CLOSE_RATIO = 0.16
-"""mouthClose that cancels at the lips what one unit of noseSneer opens."""
+_STRESS_SECONDS = max(0, FRAMES_AHEAD - coarticulation.FRAMES_AHEAD) / FRAME_RATE
+"""How long after a stress the face answers: a stress is known later than the lips are due."""
+AHEAD_FRAMES = max(coarticulation.FRAMES_AHEAD, STEPS * (HEARD - 1))
+"""Frames of 10 ms that are waited for after the encoder's."""
+REST_SECONDS = 0.24
+"""Time in which an interrupted mouth comes to rest."""
+_PAUSE_FRAMES = 30
 
 
 @dataclass(frozen=True)
-class MotionControls:
-    """What a user may steer.
+class GeneratorConfig:
+    """Where motion comes from.
 
     Attributes:
-        amplitude: Scale of mouth openings, 0 to 2; closures stay closures.
-        head_motion: Scale of head motion, 0 to 2.
-        blink_rate: Blinks a minute, 0 to 60.
-        gaze: Where the eyes rest: yaw to the person's left and pitch up, degrees, within 25.
-        emotion: Strength in [0, 1] by name of ``EMOTIONS``.
-
-    Raises:
-        InputError: A value is out of range or an emotion is unknown.
+        life: Head, gaze, brows: ``diffusion``, or ``rules`` (``motion/idle.py``).
+        lips: ``rules`` (``motion/coarticulation.py``), or ``diffusion``.
+        sampler: How the diffusion transformer is sampled.
     """
 
-    amplitude: float = 1.0
-    head_motion: float = 1.0
-    blink_rate: float = 17.0
-    gaze: tuple[float, float] = (0.0, 0.0)
-    emotion: dict[str, float] = field(default_factory=dict)
+    life: str = "diffusion"
+    lips: str = "rules"
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
     def __post_init__(self) -> None:
-        _check("amplitude", self.amplitude, 0.0, 2.0)
-        _check("head_motion", self.head_motion, 0.0, 2.0)
-        _check("blink_rate", self.blink_rate, 0.0, 60.0)
-        for name, value in zip(("gaze yaw", "gaze pitch"), self.gaze, strict=True):
-            _check(name, value, -25.0, 25.0)
-        for name, value in self.emotion.items():
-            if name not in EMOTIONS:
-                raise InputError(
-                    f"unknown emotion {name!r}.", hint=f"choose from {', '.join(sorted(EMOTIONS))}"
-                )
-            _check(f"emotion {name}", value, 0.0, 1.0)
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not (np.isfinite(value) and low <= value <= high):
-        raise InputError(f"{name} is {value}.", hint=f"choose a value from {low:g} to {high:g}")
+        for name in ("life", "lips"):
+            if getattr(self, name) not in ("diffusion", "rules"):
+                raise ValueError(f"{name} must be 'diffusion' or 'rules'")
+        if self.lips == "diffusion" and self.life != "diffusion":
+            raise ValueError("lips of the transformer come with its life only")
 
 
 def speak(
@@ -94,6 +77,8 @@ def speak(
     fps: float = DEFAULT_FPS,
     seed: int = 0,
     controls: MotionControls | None = None,
+    transcript: str | Path | Transcript | None = None,
+    config: GeneratorConfig | None = None,
 ) -> MotionLatents:
     """Motion of a face that says this sound.
 
@@ -102,14 +87,23 @@ def speak(
         fps: Frames a second, 1 to 240.
         seed: Seed of blinks, gaze and head motion.
         controls: What to steer; default ``MotionControls()``.
+        transcript: What is said, as ``read_transcript`` takes it; sharpens the lips. One that does not fit the sound
+            is left out with a warning.
+        config: Where motion comes from.
 
     Returns:
         ceil(duration * fps) frames, at least one.
 
     Raises:
         MissingError: The speech encoder's weights are missing.
+        InputError: The transcript cannot be read.
     """
-    stream = MotionStream(fps=fps, seed=seed, controls=controls)
+    fitted = transcript if isinstance(transcript, Transcript) else None
+    if transcript is not None and (fitted is None or fitted.segments is None):
+        fitted, notes = fit_transcript(audio, transcript)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+    stream = MotionStream(fps=fps, seed=seed, controls=controls, transcript=fitted, config=config)
     block = _BLOCK_SECONDS * SAMPLE_RATE
     starts = range(0, len(audio.samples), block)
     parts = [stream.push(audio.samples[start : start + block]) for start in starts]
@@ -122,12 +116,14 @@ def speak(
 
 
 class MotionStream:
-    """Motion of growing sound, at most 0.25 s behind it.
+    """Motion of growing sound, 0.1 s behind it.
 
     Args:
         fps: Frames a second, 1 to 240.
         seed: Seed of blinks, gaze and head motion.
         controls: What to steer.
+        transcript: What is said from the first sample on, with times or without.
+        config: Where motion comes from.
     """
 
     def __init__(
@@ -136,28 +132,47 @@ class MotionStream:
         fps: float = DEFAULT_FPS,
         seed: int = 0,
         controls: MotionControls | None = None,
+        transcript: Transcript | None = None,
+        config: GeneratorConfig | None = None,
     ) -> None:
         if not 1.0 <= fps <= 240.0:
             raise InputError(f"fps is {fps}.", hint="choose a value from 1 to 240")
         self.fps, self.seed = fps, seed
         self.controls = controls if controls is not None else MotionControls()
-        self._encoder = EncoderStream()
+        self.config = config or GeneratorConfig()
+        self._transcript = transcript
         self._threshold = closure_threshold()
-        self._emotion = _emotion_offsets(self.controls.emotion)
+        self._emotion = emotion_offsets(self.controls.emotion)
         self.reset()
 
     def reset(self) -> None:
         """Start over: no sound heard, same seed."""
         c = self.controls
-        self._encoder.reset()
-        self._prosody = ProsodyStream()
-        self._idle = IdleLife(self.seed, c.blink_rate, c.head_motion, c.gaze)
-        self._context = _silence(coarticulation.FRAMES_BEHIND)
+        given = self._transcript
+        self._encoder = EncoderStream() if given is None else TranscriptEncoder(given)
+        self._idle: IdleLife | None = None
+        self._life: GeneratedLife | None = None
+        if self.config.life == "rules":
+            self._idle = IdleLife(self.seed, c.blink_rate, c.head_motion, c.gaze)
+        else:
+            self._life = GeneratedLife(
+                self.seed, blink_rate=c.blink_rate, head_motion=c.head_motion, gaze=c.gaze,
+                distance=c.distance, emotion=c.emotion, style=c.style, config=self.config.sampler,
+            )  # fmt: skip
         self._mouth = np.zeros((0, len(ARKIT_INDEX) + 1), np.float32)
         self._voice = np.zeros((0, 2), np.float32)
+        self._tokens = 0
         self._first = 0
-        self._samples_in = 0
         self._frames_out = 0
+        self._begin(0)
+
+    def _begin(self, frame: int) -> None:
+        """Sound begins at a frame of 10 ms."""
+        self._start = frame
+        self._samples_in = 0
+        self._prosody = ProsodyStream()
+        self._listener = VoiceStream()
+        self._context = _silence(coarticulation.FRAMES_BEHIND)
 
     def push(self, samples: F32) -> MotionLatents:
         """Take more sound.
@@ -170,29 +185,70 @@ class MotionStream:
         """
         samples = np.asarray(samples, np.float32)
         self._samples_in += len(samples)
+        self._listener.listen(samples)
         self._hear(self._encoder.push(samples))
-        settled = self._first + len(self._mouth) - 1
-        ready = int(np.floor(settled * self.fps / FRAME_RATE)) + 1 if settled >= 0 else 0
-        return self._take(max(self._frames_out, ready))
+        return self._take(max(self._frames_out, self._ready()))
 
     def flush(self) -> MotionLatents:
         """End the sound: all frames that are still due. ``reset`` before the next sound."""
+        self._listener.end()
         self._hear(self._encoder.flush())
-        self._hear(_silence(coarticulation.FRAMES_AHEAD + 1))
-        total = max(1, int(np.ceil(self._samples_in * self.fps / SAMPLE_RATE - 1e-6)))
+        seconds = self._start / FRAME_RATE + self._samples_in / SAMPLE_RATE
+        total = max(1, int(np.ceil(seconds * self.fps - 1e-6)), self._frames_out)
+        while self._ready() < total:
+            self._hear(_silence(STEPS * BLOCK))
         return self._take(total)
+
+    def interrupt(self) -> MotionLatents:
+        """Stop speaking at once, as when the other one begins to talk.
+
+        Sound that was heard and not yet shown is forgotten, with what is left of a transcript. The mouth is at rest
+        after ``REST_SECONDS``; head, eyes and brows live on.
+
+        Returns:
+            The frames of the next 0.3 s; sound that is pushed next begins after them.
+        """
+        now = int(np.ceil(self._frames_out / self.fps * FRAME_RATE - 1e-6))
+        resume = -(-(now + _PAUSE_FRAMES) // STEPS) * STEPS
+        fade = 1.0 - _ease(np.arange(resume - now) / (REST_SECONDS * FRAME_RATE))[:, None]
+        for name in ("_mouth", "_voice"):
+            track: F32 = getattr(self, name)
+            last = track[min(max(now - self._first, 0), len(track) - 1)] if len(track) else 0.0
+            end = np.broadcast_to(last * fade, (len(fade), track.shape[1])).astype(np.float32)
+            setattr(self, name, np.concatenate([track[: now - self._first], end]))
+        self._voice[-len(fade) :, 1] = np.maximum(self._voice[-len(fade) :, 1], 1.0)
+        if self._life is not None:
+            quiet = VoiceStream().push(_silence(STEPS), np.zeros(STEPS), np.ones(STEPS))
+            missing = resume // STEPS - self._tokens
+            self._life.hear(np.repeat(quiet, max(0, missing), axis=0))
+            self._tokens = resume // STEPS
+        self._encoder = EncoderStream()
+        self._begin(resume)
+        return self._take(max(self._frames_out, self._ready()))
+
+    def _ready(self) -> int:
+        """How many frames from the start can be given."""
+        settled = self._first + min(len(self._mouth), len(self._voice)) - 1
+        ready = int(np.floor(settled * self.fps / FRAME_RATE + 1e-9)) + 1 if settled >= 0 else 0
+        return ready if self._life is None else min(ready, self._life.frames_ready(self.fps))
 
     def _hear(self, activity: SpeechActivity) -> None:
         speaking, belief, stresses = self._prosody.push(activity)
-        self._idle.hear(stresses)
+        if self._idle is not None:
+            late = self._start / FRAME_RATE + _STRESS_SECONDS
+            self._idle.hear([Stress(s.seconds + late, s.strength) for s in stresses])
+        else:
+            assert self._life is not None
+            voice = self._listener.push(activity, speaking, belief)
+            self._tokens += len(voice)
+            self._life.hear(voice)
         self._context = concatenate([self._context, activity])
         channels, contact = coarticulation.mouth(
-            self._context, self._threshold, self.controls.amplitude
+            self._context, self._threshold, self.controls.amplitude, self.controls.style
         )
         new = np.concatenate([channels, contact[:, None]], axis=1)
         self._mouth = np.concatenate([self._mouth, new])
-        voice = np.stack([speaking, belief], axis=1)
-        self._voice = np.concatenate([self._voice, voice])
+        self._voice = np.concatenate([self._voice, np.stack([speaking, belief], axis=1)])
         keep = coarticulation.FRAMES_BEHIND + coarticulation.FRAMES_AHEAD
         self._context = _tail(self._context, min(keep, len(self._context)))
 
@@ -204,19 +260,41 @@ class MotionStream:
         times = index / self.fps
         mouth = _sample(self._mouth, times, self._first)
         speaking, belief = _sample(self._voice, times, self._first).T
-        dyn, pose = self._idle.at(times, speaking * belief)
-        dyn += mouth[:, :-1] * belief[:, None]
-        steady, opening, closing = self._emotion
         contact = mouth[:, -1:]
+        if self._idle is not None:
+            dyn, pose = self._idle.at(times, speaking * belief)
+            dyn += mouth[:, :-1] * belief[:, None]
+        else:
+            assert self._life is not None
+            dyn, pose = self._life.at(times)
+            self._speak(dyn, mouth[:, :-1], contact, belief[:, None])
+        pose[:, 5] += np.float32((1.0 - self.controls.distance) * CAMERA_DISTANCE_METRES)
+        steady, opening, closing = self._emotion
         dyn += steady + opening * (1.0 - contact) + closing * contact
         self._frames_out = stop
         self._forget(times[-1])
         return MotionLatents(np.clip(dyn, 0.0, 1.0).astype(np.float32), pose, self.fps)
 
+    def _speak(self, dyn: F32, mouth: F32, contact: F32, belief: F32) -> None:
+        """Give a living face its lips, in place."""
+        rules = mouth * belief
+        spoken = list(SPOKEN)
+        if self.config.lips == "diffusion":
+            drawn = dyn[:, spoken] * belief
+            dyn[:, spoken] = drawn + (rules[:, spoken] - drawn) * contact
+        else:
+            dyn[:, spoken] = 0.0
+            np.maximum(dyn, rules, out=dyn)
+
     def _forget(self, seconds: float) -> None:
         drop = int(np.clip(int(seconds * FRAME_RATE) - self._first, 0, len(self._mouth)))
         self._mouth, self._voice = self._mouth[drop:], self._voice[drop:]
         self._first += drop
+
+
+def _ease(x: np.ndarray) -> F32:
+    x = np.clip(x, 0.0, 1.0)
+    return (x * x * (3.0 - 2.0 * x)).astype(np.float32)
 
 
 def _silence(count: int) -> SpeechActivity:
@@ -239,16 +317,3 @@ def _sample(track: F32, times: np.ndarray, first: int) -> F32:
     high = np.minimum(low + 1, len(track) - 1)
     share = np.clip(at - low, 0.0, 1.0)[:, None].astype(np.float32)
     return (track[low] * (1.0 - share) + track[high] * share).astype(np.float32)
-
-
-def _emotion_offsets(emotion: dict[str, float]) -> tuple[F32, F32, F32]:
-    """(52,) offsets that always hold, those that give way to contacts of the lips, and those that help them."""
-    steady, opening, closing = np.zeros((3, len(ARKIT_INDEX)), np.float32)
-    for name, strength in emotion.items():
-        for channel, value in EMOTIONS[name].items():
-            into = opening if channel in _OPENS_LIPS else steady
-            for side in ("Left", "Right") if channel not in ARKIT_INDEX else ("",):
-                into[ARKIT_INDEX[channel + side]] += strength * value
-    sneer = steady[ARKIT_INDEX["noseSneerLeft"]]
-    closing[ARKIT_INDEX["mouthClose"]] = _SNEER_CLOSE_RATIO * sneer
-    return steady, opening, closing

@@ -6,9 +6,10 @@ convolution 80 -> C, ReLU. Then residual blocks on x (T, C):
     x <- x + W2 relu(conv_{k, d}(norm(x)) + b1) + b2,   norm(x) = (x - mean_C x) / sqrt(var_C x +
     1e-5)
 
-and two heads on norm(x): softmax over ``VISEMES`` and a sigmoid "the lips are closed". Each
-convolution sees a fixed number of frames ahead; together 10 frames, so with the half window of
-the features the network looks 112.5 ms ahead.
+and two heads on norm(x): softmax over ``SOUNDS`` and a sigmoid "the lips are closed". Sounds are
+finer than what the mouth shows (m from b, n from t), which makes them easier to tell apart; their
+posteriors are added up to those of ``VISEMES``. Each convolution sees a fixed number of frames
+ahead; together 6 frames, so with the half window of the features the network looks 72.5 ms ahead.
 
 Inference is NumPy: every layer keeps the last frames that its next outputs need, so that a stream
 of any chunking computes the very sums of a whole file.
@@ -29,11 +30,25 @@ from vasa3d.weights import load_asset
 VISEMES: tuple[str, ...] = (
     "sil", "PBM", "FV", "TH", "TD", "KG", "CH", "SZ", "R", "W", "U", "O", "A", "E", "I", "AH",
 )  # fmt: skip
-"""Classes of the encoder: silence, consonants by place, rounded vowels U and O, open A, spread E
+"""What the mouth shows: silence, consonants by place, rounded vowels U and O, open A, spread E
 and I, neutral AH.
 """
 
 VISEME_INDEX = {name: i for i, name in enumerate(VISEMES)}
+
+SOUNDS: tuple[str, ...] = (
+    "sil", "PB", "M", "FV", "TH", "TD", "N", "L", "KG", "NG", "H", "CH", "SZ", "R", "W", "U", "O",
+    "A", "E", "I", "AH",
+)  # fmt: skip
+"""Classes of the encoder: visemes, with nasals, l and h apart from the stops of their place."""
+
+SOUND_INDEX = {name: i for i, name in enumerate(SOUNDS)}
+_SHOWN_AS = {"PB": "PBM", "M": "PBM", "N": "TD", "L": "TD", "NG": "KG", "H": "KG"}
+SOUND_VISEME = np.array([VISEME_INDEX[_SHOWN_AS.get(name, name)] for name in SOUNDS])
+"""(len(SOUNDS),) viseme of each sound."""
+
+_SUMS = np.zeros((len(SOUNDS), len(VISEMES)), np.float32)
+_SUMS[np.arange(len(SOUNDS)), SOUND_VISEME] = 1.0
 ASSET = "speech"
 _BLOCK_FRAMES = 1000
 
@@ -77,7 +92,7 @@ class SpeechWeights:
         layers: Shape in time of the stem and of each block.
         kernels: Per layer (kernel * inputs, C) float32, tap-major; biases (C,).
         mixes: Per block (C, C) pointwise weights; biases (C,). None for the stem.
-        head: (C, len(VISEMES) + 1) weights; the last column is the closure head.
+        head: (C, len(SOUNDS) + 1) weights; the last column is the closure head.
     """
 
     layers: tuple[LayerConfig, ...]
@@ -201,13 +216,17 @@ class EncoderStream:
 
     def push(self, samples: F32) -> SpeechActivity:
         """Take (S,) float32 samples at 16 kHz."""
-        return self._advance(*self._mels.push(samples), last=False)
+        return self._show(*self._advance(*self._mels.push(samples), last=False))
 
     def flush(self) -> SpeechActivity:
         """End the signal; ``reset`` before the next one."""
-        return self._advance(*self._mels.flush(), last=True)
+        return self._show(*self._advance(*self._mels.flush(), last=True))
 
-    def _advance(self, features: F32, levels: F32, last: bool) -> SpeechActivity:
+    def _show(self, sounds: F32, closure: F32, level: F32) -> SpeechActivity:
+        return show(sounds, closure, level)
+
+    def _advance(self, features: F32, levels: F32, last: bool) -> tuple[F32, F32, F32]:
+        """Posteriors of the sounds and of the closure head, and level, of the frames that are settled."""
         self._levels = np.concatenate([self._levels, levels])
         starts = range(0, max(1, len(features)), _BLOCK_FRAMES)
         logits = np.concatenate(
@@ -216,15 +235,40 @@ class EncoderStream:
         level, self._levels = self._levels[: len(logits)], self._levels[len(logits) :]
         classes = logits[:, :-1]
         shifted = np.exp(classes - classes.max(axis=1, keepdims=True, initial=-1e9))
-        visemes = shifted / shifted.sum(axis=1, keepdims=True)
+        sounds = shifted / shifted.sum(axis=1, keepdims=True)
         closure = 1.0 / (1.0 + np.exp(-logits[:, -1]))
-        return SpeechActivity(visemes.astype(np.float32), closure.astype(np.float32), level)
+        return sounds.astype(np.float32), closure.astype(np.float32), level
 
     def _block(self, x: F32, last: bool) -> F32:
         for layer in self._layers:
             x = layer.step(x, last)
         weight, bias = self.weights.head
         return _normalise(x) @ weight + bias
+
+
+def show(sounds: F32, closure: F32, level: F32) -> SpeechActivity:
+    """Activity from (T, len(SOUNDS)) posteriors of sounds, (T,) of the closure head, and level."""
+    visemes = sounds @ _SUMS
+    return SpeechActivity(visemes.astype(np.float32), closure.astype(np.float32), level)
+
+
+def hear_sounds(samples: F32, weights: SpeechWeights | None = None) -> tuple[F32, F32, F32]:
+    """Hear a whole signal, in sounds.
+
+    Args:
+        samples: (S,) float32 at 16 kHz.
+        weights: A network to use in place of the shipped one.
+
+    Returns:
+        (T, len(SOUNDS)) posteriors of the sounds, (T,) posterior that the lips are shut, (T,) level in dBFS.
+    """
+    stream = EncoderStream(weights)
+    parts = [
+        stream._advance(*stream._mels.push(samples), last=False),
+        stream._advance(*stream._mels.flush(), last=True),
+    ]
+    sounds, closure, level = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return sounds, closure, level
 
 
 def encode(samples: F32, weights: SpeechWeights | None = None) -> SpeechActivity:

@@ -8,8 +8,8 @@ Rounds: the network first learns from generated speech, whose phone times are ex
 aligns real readings to their texts and learns from both; with the better network the readings are
 aligned once more. The real speakers of the test sentences are in no round.
 
-Loss per frame: cross entropy over the visemes with label smoothing, plus a binary cross entropy
-of the closure head; frames of unknown viseme take no part. Weights are averaged exponentially;
+Loss per frame: cross entropy over the sounds with label smoothing, plus a binary cross entropy
+of the closure head; frames of unknown sound take no part. Weights are averaged exponentially;
 the average is what ships.
 """
 
@@ -28,18 +28,18 @@ from torch.nn import functional as fn
 
 from vasa3d.audio.features import log_mel
 from vasa3d.files import atomic_file
-from vasa3d.motion.speech import VISEME_INDEX, VISEMES
+from vasa3d.motion.phones import MASKED
+from vasa3d.motion.speech import SOUND_INDEX, SOUNDS, SpeechWeights
 from vasa3d.training import speech_data as data
-from vasa3d.training.phones import MASKED
 from vasa3d.training.speech_net import SpeechNet
 from vasa3d.types import F32, Event
 from vasa3d.weights import register_asset
 
-PBM = VISEME_INDEX["PBM"]
+CLOSED = (SOUND_INDEX["PB"], SOUND_INDEX["M"])
 RECALL = 0.93
 """Share of closures to find on held-out sentences of a reader known from training; strangers get less."""
 
-OPEN = (VISEME_INDEX["A"], VISEME_INDEX["O"])
+OPEN = (SOUND_INDEX["A"], SOUND_INDEX["O"])
 SOURCES = [
     "speech generated with espeak-ng, flite and festival voices",
     "volunteers' readings (LJ Speech texts, LibriVox, CSS10; public domain), aligned by the network itself",
@@ -48,7 +48,7 @@ GENERATED_SHARES = {
     "flite": 8, "espeak": 4, "espeak_foreign": 4, "festival": 3, "festival_foreign": 2, "silence": 3,
 }  # fmt: skip
 MIXED_SHARES = {
-    "real": 9, "flite": 3, "espeak": 2, "espeak_foreign": 3, "festival": 2, "festival_foreign": 1, "silence": 5,
+    "real": 9, "flite": 3, "espeak": 1, "espeak_foreign": 4, "festival": 1, "festival_foreign": 2, "silence": 4,
 }  # fmt: skip
 
 
@@ -65,9 +65,9 @@ class SpeechTrainingConfig:
         corpus: How much material is made.
     """
 
-    rounds: tuple[int, ...] = (450, 900, 1600, 2100)
-    crop_frames: int = 320
-    learning_rate: float = 2.5e-3
+    rounds: tuple[int, ...] = (150, 900, 2000)
+    crop_frames: int = 256
+    learning_rate: float = 1.5e-3
     channels: int = 144
     averaging: float = 0.998
     corpus: data.CorpusConfig = field(default_factory=data.CorpusConfig)
@@ -80,6 +80,7 @@ def train_speech(
     *,
     seed: int = 0,
     config: SpeechTrainingConfig | None = None,
+    start: SpeechWeights | None = None,
 ) -> Iterator[Event]:
     """Rebuild the speech encoder.
 
@@ -90,6 +91,7 @@ def train_speech(
         work_dir: Cache of takes, features and checkpoints; a rerun continues there.
         seed: Seed of every choice.
         config: Sizes; the shipped asset uses the defaults.
+        start: Network to go on from; None begins with random weights.
 
     Yields:
         Progress of stages ``corpus``, ``features``, ``align``, ``train`` and ``evaluate``.
@@ -112,7 +114,7 @@ def train_speech(
     for done, (name, (made, copies)) in enumerate(jobs.items()):
         yield Event("features", done, len(jobs), name)
         sources[name] = data.features_of(name, made, work, copies, seed)
-    trainer = Trainer(config, seed, work / "checkpoint.safetensors")
+    trainer = Trainer(config, seed, work / "checkpoint.safetensors", start)
     figures: dict[str, float] = {}
     for number, until in enumerate(config.rounds):
         held_out: list[tuple[F32, data.Labels]] = []
@@ -167,10 +169,18 @@ class Trainer:
     number.
     """
 
-    def __init__(self, config: SpeechTrainingConfig, seed: int, checkpoint: Path) -> None:
+    def __init__(
+        self,
+        config: SpeechTrainingConfig,
+        seed: int,
+        checkpoint: Path,
+        start: SpeechWeights | None = None,
+    ) -> None:
         self.config, self.seed, self.checkpoint = config, seed, checkpoint
         torch.manual_seed(seed)
         self.net = SpeechNet(config.channels)
+        if start is not None:
+            self.net.adopt(start)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=0.02)
         self.step = 0
@@ -180,10 +190,10 @@ class Trainer:
     def use(self, sources: dict[str, data.Features], shares: dict[str, int]) -> None:
         """Train on these sources from now on, so many crops of each in a batch."""
         self.sources, self.shares = sources, shares
-        counts = np.zeros(len(VISEMES))
+        counts = np.zeros(len(SOUNDS))
         for name, share in shares.items():
             labels = sources[name].labels
-            counts += np.bincount(labels, minlength=256)[: len(VISEMES)] * (share / len(labels))
+            counts += np.bincount(labels, minlength=256)[: len(SOUNDS)] * (share / len(labels))
         weights = (counts / counts.sum() + 0.01) ** -0.35
         self.class_weights = torch.from_numpy(weights / weights.mean()).float()
 
@@ -281,7 +291,7 @@ def frame_loss(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
     known = labels != MASKED
     picked, truth = logits[known], labels[known]
     classes = fn.cross_entropy(picked[:, :-1], truth, class_weights, label_smoothing=0.05)
-    shut = (truth == PBM).float()
+    shut = ((truth == CLOSED[0]) | (truth == CLOSED[1])).float()
     closure = fn.binary_cross_entropy_with_logits(picked[:, -1], shut, pos_weight=torch.tensor(2.0))
     return classes + 1.5 * closure
 
@@ -304,8 +314,8 @@ def measure(net: SpeechNet, takes: list[tuple[F32, data.Labels]]) -> dict[str, f
         right += int((guess[use] == labels[use]).sum())
         known += int(use.sum())
         closure = torch.sigmoid(logits[:, -1]).numpy()
-        hits += [closure[max(0, a - 4) : b + 4].max() for a, b in runs(labels == PBM)]
-        near = np.convolve(labels == PBM, np.ones(9), "same") > 0
+        hits += [closure[max(0, a - 4) : b + 4].max() for a, b in runs(np.isin(labels, CLOSED))]
+        near = np.convolve(np.isin(labels, CLOSED), np.ones(9), "same") > 0
         quiet = np.where(near, 0.0, closure)
         falls += [quiet[a:b].max() for a, b in runs(np.isin(labels, OPEN))]
     threshold = float(np.clip(np.quantile(hits, 1.0 - RECALL), 0.15, 0.6))

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from vasa3d.audio.features import HOP
-from vasa3d.motion.speech import VISEME_INDEX
+from vasa3d.motion.speech import SOUND_INDEX
 from vasa3d.types import F32, SAMPLE_RATE
 
 Labels = NDArray[np.uint8]
-SILENT = VISEME_INDEX["sil"]
+SILENT = SOUND_INDEX["sil"]
 
 
 def change_speed(samples: F32, labels: Labels, factor: float) -> tuple[F32, Labels]:

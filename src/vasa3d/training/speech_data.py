@@ -1,4 +1,4 @@
-"""The speech encoder's training material: generated and real takes with viseme labels, then
+"""The speech encoder's training material: generated and real takes with labels of sounds, then
 features of sessions.
 
 A work folder caches both steps, so that an interrupted training continues where it stopped:
@@ -27,17 +27,17 @@ from numpy.typing import NDArray
 from vasa3d.audio.features import HOP, log_mel
 from vasa3d.audio.textgrid import Interval, parse_textgrid, phone_tier
 from vasa3d.errors import InputError
-from vasa3d.motion.speech import VISEME_INDEX, VISEMES
+from vasa3d.motion.alignment import align
+from vasa3d.motion.phones import MASKED, arpabet_parts, to_frames
+from vasa3d.motion.speech import SOUND_INDEX
 from vasa3d.training import speech_augment as augment
 from vasa3d.training import speech_voices as voices
-from vasa3d.training.phones import MASKED, arpabet_parts, to_frames
-from vasa3d.training.speech_align import align
 from vasa3d.types import F32, SAMPLE_RATE
 
 Labels = NDArray[np.uint8]
 _SESSION_SECONDS = 30.0
 _QUIET_DB = 36.0
-_MIN_ALIGNMENT = 2.2
+_MIN_FIT = -1.0
 _MIN_BELIEF = -4.0
 _CSS10_LANGUAGES = {
     "fr": "fr-fr", "es": "es", "ru": "ru", "nl": "nl", "de": "de", "hu": "hu", "fi": "fi", "el": "el", "it": "it",
@@ -49,7 +49,7 @@ class CorpusConfig:
     """How much of what is generated.
 
     Attributes:
-        english_minutes, foreign_minutes: espeak-ng in English and in some forty other languages.
+        english_minutes, foreign_minutes: espeak-ng in English and in some sixty other languages.
         flite_minutes: flite.
         festival_minutes, festival_foreign_minutes: festival's English and other voices.
         copies: Augmented copies of generated takes; real_copies of real ones.
@@ -57,13 +57,13 @@ class CorpusConfig:
         validation_takes: Real takes kept out of training, for thresholds and early figures.
     """
 
-    english_minutes: float = 14.0
-    foreign_minutes: float = 30.0
-    flite_minutes: float = 32.0
-    festival_minutes: float = 10.0
+    english_minutes: float = 16.0
+    foreign_minutes: float = 40.0
+    flite_minutes: float = 36.0
+    festival_minutes: float = 12.0
     festival_foreign_minutes: float = 16.0
-    copies: int = 3
-    real_copies: int = 7
+    copies: int = 2
+    real_copies: int = 6
     silence_sessions: int = 120
     validation_takes: int = 16
 
@@ -179,7 +179,7 @@ class Recording:
     Attributes:
         name: File it came from.
         samples: (S,) float32 at 16 kHz.
-        words: Visemes of each word.
+        words: Sounds of each word.
     """
 
     name: str
@@ -238,15 +238,15 @@ def _read(path: Path) -> F32:
 
 
 def grid_words(grid: dict[str, list[Interval]]) -> list[list[int]]:
-    """Visemes of each word of a TextGrid, without its times."""
-    sounds = phone_tier(grid)
+    """Sounds of each word of a TextGrid, without its times."""
+    tier = phone_tier(grid)
     words = []
     for word in grid["words"]:
-        inside = [p for p in sounds if word.start - 1e-3 <= p.start < word.end - 1e-3]
+        inside = [p for p in tier if word.start - 1e-3 <= p.start < word.end - 1e-3]
         parts = [part for p in inside for part in arpabet_parts(p.label) or ()]
-        visemes = [VISEME_INDEX[viseme] for viseme, _ in parts if viseme != "sil"]
-        if word.label.strip() and visemes:
-            words.append(visemes)
+        sounds = [SOUND_INDEX[sound] for sound, _ in parts if sound != "sil"]
+        if word.label.strip() and sounds:
+            words.append(sounds)
     return words
 
 
@@ -257,12 +257,11 @@ def aligned_takes(
 
     Sounds in which the network does not believe at all are masked.
     """
-    priors = np.full(len(VISEMES), -np.log(len(VISEMES)), np.float32)
     takes = []
     for recording in found:
         log_posteriors = posteriors(recording.samples)
-        outcome = align(log_posteriors, priors, recording.words)
-        if outcome is None or outcome.score < _MIN_ALIGNMENT:
+        outcome = align(log_posteriors, recording.words)
+        if outcome is None or outcome.fit < _MIN_FIT:
             continue
         labels = outcome.labels.copy()
         belief = log_posteriors[np.arange(len(labels)), labels]
@@ -275,7 +274,7 @@ def aligned_takes(
 
 
 def grid_labels(phones: list[Interval], samples: F32) -> Labels:
-    """Viseme labels of a recording; speech sounds far below its loud level are pauses the aligner
+    """Labels of a recording; speech sounds far below its loud level are pauses the aligner
     missed.
     """
     segments = [
@@ -284,8 +283,8 @@ def grid_labels(phones: list[Interval], samples: F32) -> Labels:
     _, level = log_mel(samples)
     labels = to_frames(segments, len(level))
     loud = np.percentile(level, 95)
-    voiced = np.isin(labels, [VISEME_INDEX[v] for v in ("A", "E", "I", "O", "U", "AH", "R", "W")])
-    labels[voiced & (level < loud - _QUIET_DB)] = VISEME_INDEX["sil"]
+    voiced = np.isin(labels, [SOUND_INDEX[v] for v in ("A", "E", "I", "O", "U", "AH", "R", "W")])
+    labels[voiced & (level < loud - _QUIET_DB)] = SOUND_INDEX["sil"]
     return labels
 
 
@@ -341,7 +340,7 @@ def features_of(name: str, takes: Takes | None, work: Path, copies: int, seed: i
 def _silent(count: int, rng: np.random.Generator) -> Iterator[tuple[F32, Labels]]:
     frames = int(_SESSION_SECONDS * 100)
     for _ in range(count):
-        labels = np.full(frames, VISEME_INDEX["sil"], np.uint8)
+        labels = np.full(frames, SOUND_INDEX["sil"], np.uint8)
         yield augment.without_speech(frames * HOP, rng), labels
 
 

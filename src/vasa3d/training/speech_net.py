@@ -7,21 +7,22 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from vasa3d.audio.features import NUM_MELS
-from vasa3d.motion.speech import VISEMES, LayerConfig
+from vasa3d.motion.speech import SOUND_VISEME, SOUNDS, VISEMES, LayerConfig, SpeechWeights
 
 LAYERS: tuple[LayerConfig, ...] = (
-    LayerConfig(5, 1, 2), LayerConfig(5, 1, 2), LayerConfig(5, 1, 2), LayerConfig(5, 2, 4),
+    LayerConfig(5, 1, 2), LayerConfig(5, 1, 2), LayerConfig(5, 1, 2), LayerConfig(5, 2, 0),
     LayerConfig(5, 4, 0), LayerConfig(5, 8, 0), LayerConfig(5, 1, 0), LayerConfig(5, 2, 0),
 )  # fmt: skip
-"""Stem, then residual blocks: ten frames ahead, about 0.7 s behind."""
+"""Stem, then residual blocks: six frames ahead, about 0.7 s behind."""
 
 
 class SpeechNet(nn.Module):
-    """Features (B, T, 80) -> logits (B, T, len(VISEMES) + 1); the last one is the closure head.
+    """Features (B, T, 80) -> logits (B, T, len(SOUNDS) + 1); the last one is the closure head.
 
     Args:
         channels: Width C of the residual stream.
@@ -42,7 +43,7 @@ class SpeechNet(nn.Module):
         self.mixes = nn.ModuleList(nn.Linear(channels, channels) for _ in layers[1:])
         for mix in self.mixes:
             nn.init.normal_(mix.weight, std=0.3 * channels**-0.5)  # type: ignore[arg-type]
-        self.head = nn.Linear(channels, len(VISEMES) + 1)
+        self.head = nn.Linear(channels, len(SOUNDS) + 1)
         self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -72,6 +73,43 @@ class SpeechNet(nn.Module):
         arrays = {k: np.ascontiguousarray(v.detach().cpu().numpy(), dtype) for k, v in out.items()}
         config = json.dumps([[c.kernel, c.dilation, c.ahead] for c in self.layers])
         return arrays, config
+
+    @torch.no_grad()
+    def adopt(self, weights: SpeechWeights) -> None:
+        """Start from a trained network of the same width, whatever its layers' shape in time.
+
+        A tap keeps its distance from the frame where this network has such a tap; else it is added
+        to the nearest one. A head over visemes becomes one over the sounds that look like them.
+
+        Raises:
+            ValueError: The networks differ in width or in their number of layers.
+        """
+        if (
+            len(weights.layers) != len(self.layers)
+            or weights.head[0].shape[0] != self.head.in_features
+        ):
+            raise ValueError("the network to start from has another width or number of layers")
+        for i, (old, new) in enumerate(zip(weights.layers, self.layers, strict=True)):
+            kernel, bias = weights.kernels[i]
+            taps = torch.from_numpy(kernel).reshape(old.kernel, -1, kernel.shape[1])
+            conv = self.convolutions[i]
+            conv.weight.zero_()  # type: ignore[operator]
+            places = np.arange(new.kernel) * new.dilation - new.behind
+            for k in range(old.kernel):
+                at = int(np.abs(places - (k * old.dilation - old.behind)).argmin())
+                conv.weight[:, :, at] += taps[k].T  # type: ignore[index, operator]
+            conv.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator, union-attr]
+            mix = weights.mixes[i]
+            if mix is not None:
+                self.mixes[i - 1].weight.copy_(torch.from_numpy(mix[0].T))  # type: ignore[operator]
+                self.mixes[i - 1].bias.copy_(torch.from_numpy(mix[1]))  # type: ignore[operator]
+        kernel, bias = (torch.from_numpy(part) for part in weights.head)
+        if kernel.shape[1] == len(VISEMES) + 1:
+            column = np.append(SOUND_VISEME, len(VISEMES))
+            kernel = kernel[:, column]
+            bias = bias[column] - torch.log(torch.from_numpy(np.bincount(column)[column]).float())
+        self.head.weight.copy_(kernel.T)
+        self.head.bias.copy_(bias)
 
 
 def _normalise(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Generated speech with exact phone times: espeak-ng, flite and festival.
 
-Each engine turns a sentence into a ``Take``: 16 kHz samples and segments of visemes. What the
+Each engine turns a sentence into a ``Take``: 16 kHz samples and segments of sounds. What the
 engines print, and what has to be mended:
 
 - espeak-ng gives phone events through its library only (the command prints none without mbrola
@@ -29,8 +29,8 @@ import soundfile
 import soxr
 
 from vasa3d.errors import MissingError
-from vasa3d.motion.speech import VISEME_INDEX
-from vasa3d.training.phones import Segment, arpabet_parts, ipa_parts, sampa_parts
+from vasa3d.motion.phones import Segment, arpabet_parts, ipa_parts, sampa_parts
+from vasa3d.motion.speech import SOUND_INDEX
 from vasa3d.types import F32, SAMPLE_RATE
 
 FLITE_VOICES = ("slt", "awb", "rms", "kal16", "kal")
@@ -43,6 +43,7 @@ ESPEAK_LATIN = (
     "en-us", "en-gb", "en-gb-scotland", "en-029", "de", "fr-fr", "es", "es-419", "it", "pt",
     "pt-br", "nl", "sv", "da", "nb", "fi", "hu", "pl", "cs", "sk", "sl", "hr", "ro", "tr", "id",
     "ms", "sw", "vi", "ca", "eo", "is", "et", "lv", "lt", "sq", "af", "cy",
+    "eu", "az", "bs", "ga", "gd", "la", "mt", "mi", "pap", "qu", "uz", "gn", "ht", "kl", "tn",
 )  # fmt: skip
 ESPEAK_SCRIPTS: dict[str, tuple[str, str]] = {
     "ru": ("бвгджзйклмнпрстфхцчшщ", "аеиоуыэюя"), "uk": ("бвгджзйклмнпрстфхцчшщ", "аеиоуіюяє"),
@@ -193,14 +194,14 @@ def espeak() -> Espeak:
 
 
 def words_of(text: str, language: str) -> list[list[int]]:
-    """Visemes of each word as espeak-ng pronounces it alone."""
+    """Sounds of each word as espeak-ng pronounces it alone."""
     words = []
     for word in re.findall(r"\w+(?:['’]\w+)*", text):
         take = espeak().say(word, language, 175, 50, 50)
         parts = [part for _, _, p in take.segments for part in p or ()] if take else []
-        visemes = [VISEME_INDEX[viseme] for viseme, _ in parts if viseme != "sil"]
-        if visemes:
-            words.append(visemes)
+        sounds = [SOUND_INDEX[sound] for sound, _ in parts if sound != "sil"]
+        if sounds:
+            words.append(sounds)
     return words
 
 
