@@ -31,10 +31,10 @@ def save_checkpoint(path: Path, work: Customisation, key: str) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    tensors = {}
-    for name, value in work.trained.parameters.items():
+    tensors = dict(work.memory)
+    for name, (value, optimizer) in work.learned.items():
         tensors[name] = value.detach().numpy()
-        state = work.optimizer.state[value]
+        state = optimizer.state[value]
         tensors |= {f"{name}.{part}": state[part].numpy() for part in _STATE if part in state}
     header = {"key": _key(work, key), "step": str(work.step)}
     with atomic_file(path, force=True) as temporary:
@@ -63,27 +63,53 @@ def load_checkpoint(path: Path, work: Customisation, key: str) -> bool:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, KeyError, SafetensorError):
         return False
-    parameters = work.trained.parameters
-    for name, value in parameters.items():
-        shapes = {name: value.shape, f"{name}.step": ()}
-        shapes |= {f"{name}.{part}": value.shape for part in _STATE[1:]}
-        wanted = shapes if f"{name}.step" in tensors else {name: value.shape}
-        for part, shape in wanted.items():
-            found = tensors.get(part)
-            if found is None or found.shape != shape or not np.isfinite(found).all():
-                return False
-    if not 0 <= step <= work.config.steps:
+    source = tensors.get("source")
+    if not 0 <= step <= work.config.steps or source is None or not _selects(source, work):
         return False
+    count = len(source)
+    for name, (value, _) in work.learned.items():
+        shape = work.shape_with(name, count)
+        shapes = {name: shape, f"{name}.step": ()}
+        shapes |= {f"{name}.{part}": shape for part in _STATE[1:]}
+        wanted = shapes if f"{name}.step" in tensors else {name: shape}
+        if not all(_fits(tensors, part, form, value) for part, form in wanted.items()):
+            return False
+    for name, value in work.memory.items():
+        shape = (count, *value.shape[1:])
+        if name != "source" and not _fits(tensors, name, shape, torch.from_numpy(value)):
+            return False
+    work.recall({name: tensors[name] for name in work.memory})
     with torch.no_grad():
-        for name, value in parameters.items():
+        for name, (value, optimizer) in work.learned.items():
             value.copy_(torch.from_numpy(tensors[name]))
+            optimizer.state.pop(value, None)
             if f"{name}.step" in tensors:
-                work.optimizer.state[value] = {
+                optimizer.state[value] = {
                     part: torch.from_numpy(tensors[f"{name}.{part}"].copy()) for part in _STATE
                 }
     work.step = step
     return True
 
 
+def _selects(source: np.ndarray, work: Customisation) -> bool:
+    """Whether these are indices of Gaussians that the work began with, in order."""
+    ordered = source.dtype == np.int64 and source.ndim == 1 and len(source) > 0
+    return bool(
+        ordered
+        and source[0] >= 0
+        and source[-1] < len(work.draft.gaussians)
+        and (np.diff(source) >= 0).all()
+    )
+
+
+def _fits(
+    tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], like: torch.Tensor
+) -> bool:
+    found = tensors.get(name)
+    if found is None or found.shape != shape or found.dtype != np.float32:
+        return False
+    return like.dtype == torch.float32 and bool(np.isfinite(found).all())
+
+
 def _key(work: Customisation, key: str) -> str:
-    return json.dumps([__version__, key, len(work.trained.means), asdict(work.config)])
+    return json.dumps([__version__, key, len(work.draft.gaussians), asdict(work.config)])

@@ -19,9 +19,15 @@ class LossWeights:
         alpha: Coverage, where a frame shows the whole person.
         view_prior: Draft's views from all around.
         consistency: Full against base, from 35 to 55 degrees (the paper's render consistency).
+        geometry: Surface of the Gaussians at the mesh's.
+        expression: Eyes and mouth as open as the motion has them.
+        lpips: LPIPS, where the user has its weights (``perceptual``).
+        adversarial: Discriminators of patches (``adversarial``), in the second half.
+        sds: Score distillation, where the user names a model (``distillation``).
         movement: Gaussians stay near where they began.
         shape: Gaussians stay about as large as they began.
         residual: VAS residual stays small.
+        exposure: Foreign frames' light stays near the photo's; 0 leaves their light in the frames.
         sharpening: Distance to the sharpened picture, in the last tenth.
     """
 
@@ -31,9 +37,15 @@ class LossWeights:
     alpha: float = 0.1
     view_prior: float = 0.5
     consistency: float = 0.2
+    geometry: float = 0.02
+    expression: float = 0.1
+    lpips: float = 0.1
+    adversarial: float = 0.0
+    sds: float = 1e-3
     movement: float = 2e-3
     shape: float = 2e-3
     residual: float = 1e-4
+    exposure: float = 0.02
     sharpening: float = 0.1
 
 
@@ -48,6 +60,7 @@ class LearningRates:
     colors: float = 3e-3
     modes: float = 5e-2
     mixing: float = 3e-3
+    exposure: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,11 @@ class CustomisationConfig:
         prior_every: Steps between two views of the draft.
         prior_size: Side of those views in pixels.
         consistency_every: Steps between two comparisons of full and base from the side.
+        lpips_every: Steps between two looks by LPIPS.
+        sds_every: Steps between two views that score distillation sees.
+        expression_every: Steps between two looks at the openings of eyes and mouth.
+        budget: Most Gaussians; ``None`` leaves them as they are.
+        split_share: Share of the budget that splitting may fill.
         rank: Modes of the VAS residual.
         last_rate: Learning rate at the end, as a part of the first.
         weights: Of the terms of the loss.
@@ -78,6 +96,11 @@ class CustomisationConfig:
     prior_every: int = 3
     prior_size: int = 192
     consistency_every: int = 6
+    lpips_every: int = 5
+    sds_every: int = 10
+    expression_every: int = 10
+    budget: int | None = 50_000
+    split_share: float = 0.04
     rank: int = 4
     last_rate: float = 0.1
     weights: LossWeights = field(default_factory=LossWeights)
@@ -88,6 +111,8 @@ class CustomisationConfig:
 QUALITIES: dict[str, CustomisationConfig | None] = {
     "draft": None,
     "standard": CustomisationConfig(),
-    "high": CustomisationConfig(steps=5000, frames=240),
+    "high": CustomisationConfig(
+        steps=5000, frames=240, budget=60_000, weights=LossWeights(adversarial=0.005)
+    ),
 }
 """What each ``--quality`` does after the draft; ``None`` for nothing."""

@@ -1,4 +1,9 @@
-"""Which Gaussians an avatar needs: those that nobody ever sees are pruned."""
+"""Which Gaussians an avatar needs: those that nobody sees are pruned, those that would be two are split.
+
+A Gaussian of standard deviations s along its axes becomes two along the longest, at +-a s, of standard deviation
+s sqrt(1 - a^2): together they keep its mean and covariance. Both get the opacity at which their sum is as high in
+the middle as the one was.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,12 @@ import numpy as np
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VasResidual
 from vasa3d.geometry.cameras import orbit
+from vasa3d.geometry.rotations import quat_to_matrix
 from vasa3d.renderer import color_adjoint
 from vasa3d.types import ARKIT_INDEX, F32, MotionLatents
 
+_APART = 0.7
+"""a: how far the halves of a split Gaussian lie from its middle."""
 _SIDE = 384
 _YAWS_DEGREES = tuple(range(-180, 180, 30))
 _PITCHES_DEGREES = (-20.0, 0.0, 20.0)
@@ -63,6 +71,55 @@ def prune(avatar: Avatar, pivot: F32, least_weight: float = 0.05) -> Avatar:
         least_weight: Weight, in pixels of ``seen_weight``, below which a Gaussian goes.
     """
     return keep(avatar, seen_weight(avatar, pivot) >= least_weight)
+
+
+def plan(seen: F32, gain: F32, budget: int, split_share: float, least_weight: float) -> np.ndarray:
+    """How many Gaussians each becomes: 0 pruned, 1 kept, 2 split.
+
+    Args:
+        seen: (N,) of ``seen_weight``.
+        gain: (N,) what a Gaussian would gain by moving by its own width: large where one does the work of two.
+        budget: Most Gaussians in all.
+        split_share: Share of the budget that may be split.
+        least_weight: As for ``prune``.
+    """
+    splits = min(int(split_share * budget), budget // 2)
+    count = np.where(seen >= least_weight, 1, 0)
+    room = max(budget - splits, 1)
+    if count.sum() > room:
+        count[np.argsort(seen, kind="stable")[:-room]] = 0
+    hopeful = np.argsort(-np.where(count > 0, gain, 0.0), kind="stable")[:splits]
+    count[hopeful[gain[hopeful] > 0.0]] *= 2
+    return count
+
+
+def split_in_two(
+    means: np.ndarray,
+    quats: np.ndarray,
+    scales: np.ndarray,
+    opacities: np.ndarray,
+    sign: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One half of each Gaussian.
+
+    Args:
+        means: (N, 3).
+        quats: (N, 4) wxyz, of any length.
+        scales: (N, 3).
+        opacities: (N,).
+        sign: (N,) -1 or 1: which half.
+
+    Returns:
+        Means (N, 3), scales (N, 3) and opacities (N,).
+    """
+    longest, rows = scales.argmax(1), np.arange(len(scales))
+    unit = quats / np.linalg.norm(quats, axis=1, keepdims=True)
+    axes = quat_to_matrix(unit)[rows, :, longest]
+    step = _APART * scales[rows, longest] * sign
+    scales = scales.copy()
+    scales[rows, longest] *= np.sqrt(1.0 - _APART**2)
+    height = 2.0 * np.exp(-0.5 * _APART**2 / (1.0 - _APART**2))
+    return means + step[:, None] * axes, scales, opacities / height
 
 
 def keep(avatar: Avatar, kept: np.ndarray) -> Avatar:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from vasa3d.types import F32, Camera, MotionLatents, check_array
 
 
@@ -21,6 +23,7 @@ class TrainingFrame:
         camera: The camera, of the picture's size.
         whole: Whether ``alpha`` holds for the whole person. If not, the picture shows a part, opaque where
             ``confidence`` is above 0, and says nothing about the rest.
+        foreign_light: Whether the picture was taken in other light, or by another camera, than the photo.
     """
 
     rgb: F32
@@ -29,6 +32,7 @@ class TrainingFrame:
     latents: MotionLatents
     camera: Camera
     whole: bool
+    foreign_light: bool = False
 
     def __post_init__(self) -> None:
         size = self.camera.height, self.camera.width
@@ -40,8 +44,25 @@ class TrainingFrame:
 
 
 class FrameSynthesizer(Protocol):
-    """Source of training frames: the built-in animator, or a researcher's own."""
+    """Source of training frames: the built-in animator, a clip, or a researcher's own."""
 
     def frames(self, count: int, seed: int) -> Iterator[TrainingFrame]:
         """Yield ``count`` frames; the same seed gives the same frames."""
         ...
+
+
+@dataclass(frozen=True)
+class GivenFrames:
+    """Frames that exist already, as a synthesizer gives them.
+
+    Attributes:
+        kept: The frames.
+    """
+
+    kept: tuple[TrainingFrame, ...]
+
+    def frames(self, count: int, seed: int) -> Iterator[TrainingFrame]:
+        """At most ``count`` of the frames, in order; the seed says which."""
+        chosen = np.random.default_rng(seed).permutation(len(self.kept))[:count]
+        for number in np.sort(chosen):
+            yield self.kept[number]

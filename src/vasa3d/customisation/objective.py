@@ -65,6 +65,47 @@ def edge_distance(
     return total / (_SCALES * weight.mean().clamp(min=1e-6))
 
 
+def geometry_consistency(
+    depth: torch.Tensor,
+    alpha: torch.Tensor,
+    surface: torch.Tensor,
+    trust: torch.Tensor,
+    tolerance: float = 0.002,
+) -> torch.Tensor:
+    """How far the drawn surface lies from the mesh's, beyond what skin may: centimetres, plus what shows through.
+
+    Args:
+        depth: (H, W) drawn depth, metres.
+        alpha: (H, W) drawn coverage.
+        surface: (H, W) depth of the mesh, metres.
+        trust: (H, W) bool where the mesh is what is seen.
+        tolerance: Metres that cost nothing.
+    """
+    off = ((depth - surface).abs() - tolerance).clamp(0.0, 0.03) * 100.0
+    return (off + (1.0 - alpha))[trust].mean()
+
+
+def expression_consistency(
+    drawn: torch.Tensor, wanted: torch.Tensor, tolerance: float = 0.25
+) -> torch.Tensor:
+    """How far eyes and mouth are from being as open as the motion makes them.
+
+    The area of each opening is the motion re-read from the drawing. Soft rims of lips and lids cover some of it, which
+    is no error: that is what the tolerance is for.
+
+    Args:
+        drawn: (H, W, K) how far each pixel shows the inside of each of K openings, drawn.
+        wanted: (H, W, K) the same of the mesh.
+        tolerance: Part of an area that costs nothing.
+
+    Returns:
+        Mean over openings of the difference of areas, in parts of 1/64 of the picture.
+    """
+    unit = drawn.shape[0] * drawn.shape[1] / 64.0
+    areas, truth = drawn.sum((0, 1)), wanted.sum((0, 1))
+    return ((areas - truth).abs() - tolerance * truth).clamp(min=0.0).mean() / unit
+
+
 def movement(means: torch.Tensor, first: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
     """Mean square of how far Gaussians (N, 3) have moved, in units of the reach (N,) of each."""
     return (((means - first) / reach[:, None]) ** 2).mean()

@@ -13,6 +13,7 @@ import torch
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VAS_ATTRIBUTES, VAS_INPUTS, VasResidual, residual_inputs
+from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.avatar.posing import covariances_from, pose_tensors
 from vasa3d.customisation.config import LearningRates
 from vasa3d.renderer.autograd import RenderedTensors, render_tensors
@@ -22,6 +23,11 @@ OPACITY_RANGE = (0.004, 0.99)
 """Opacities that logits stand for: those at which a splat is drawn and not capped."""
 RESIDUAL_UNITS = (1e-4,) * 3 + (0.02,) * 4 + (0.02,) * 3 + (0.01,) * 3 + (0.02,)
 """Plain size of a change of mean (metres), quaternion, log scale, colour and opacity."""
+
+
+COLOR = slice(10, 13)
+"""Where a residual holds the change of colour."""
+_ATTRIBUTES = ("means", "log_scales", "quats", "logits", "colors", "modes", "mixing")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class TrainableAvatar:
     def __init__(self, avatar: Avatar, rank: int = 0, seed: int = 0) -> None:
         self._avatar = avatar
         g = avatar.gaussians
+        self.triangles, self.layer_weights = g.triangles, g.layer_weights
         opacities = np.clip(g.opacities, *OPACITY_RANGE)
         self.means = _parameter(g.means)
         self.log_scales = _parameter(np.log(g.scales))
@@ -78,7 +85,46 @@ class TrainableAvatar:
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
         """All parameters by name."""
-        return {name: getattr(self, name) for name in vars(LearningRates())}
+        return {name: getattr(self, name) for name in _ATTRIBUTES}
+
+    @staticmethod
+    def axis_of(name: str) -> int | None:
+        """Axis along which a parameter counts Gaussians."""
+        return {"modes": 1, "mixing": None}.get(name, 0) if name in _ATTRIBUTES else None
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def inputs(self, pose: Pose) -> torch.Tensor:
+        """(VAS_INPUTS - 1,) what weighs the modes in one frame; zero in the portrait itself."""
+        return torch.from_numpy(pose.inputs[:-1]) - self._origin
+
+    def replace_gaussians(self, source: np.ndarray, optimizer: torch.optim.Adam) -> None:
+        """Go on with other Gaussians: copies of the present ones, with their share of the optimiser's memory.
+
+        Args:
+            source: (M,) index of the Gaussian that each is copied from, ascending.
+            optimizer: Of ``optimizer``.
+        """
+        index, surface = torch.from_numpy(source), len(self.triangles)
+        on_surface = source < surface
+        self.triangles = np.ascontiguousarray(self.triangles[source[on_surface]])
+        self.layer_weights = np.ascontiguousarray(self.layer_weights[source[~on_surface] - surface])
+        for group, (name, old) in zip(
+            optimizer.param_groups, list(self.parameters.items()), strict=False
+        ):
+            axis = self.axis_of(name)
+            if axis is None:
+                continue
+            new = old.detach().index_select(axis, index).requires_grad_()
+            state = optimizer.state.pop(old, {})
+            for part in ("exp_avg", "exp_avg_sq"):
+                if part in state:
+                    state[part] = state[part].index_select(axis, index)
+            if state:
+                optimizer.state[new] = state
+            group["params"] = [new]
+            setattr(self, name, new)
 
     def optimizer(self, rates: LearningRates | None = None) -> torch.optim.Adam:
         """Adam over all parameters."""
@@ -99,7 +145,7 @@ class TrainableAvatar:
         means, quats, scales = self.means, self.quats, self.log_scales
         opacities, colors = self.logits.sigmoid(), self.colors
         if residual and len(self.modes):
-            weights = self.mixing @ (torch.from_numpy(pose.inputs[:-1]) - self._origin)
+            weights = self.mixing @ self.inputs(pose)
             change = (weights @ self.modes.flatten(1)).view(-1, VAS_ATTRIBUTES) * self._units
             means, quats, scales = (
                 means + change[:, :3],
@@ -108,11 +154,10 @@ class TrainableAvatar:
             )
             colors = colors + change[:, 10:13]
             opacities = (opacities + change[:, 13]).clamp(0.0, 1.0)
-        g = self._avatar.gaussians
         triangle_maps, joint_maps = (torch.from_numpy(value) for value in pose.maps)
         posed = pose_tensors(
             means, covariances_from(quats, scales.exp()), triangle_maps, joint_maps,
-            g.triangles, g.layer_weights,
+            self.triangles, self.layer_weights,
         )  # fmt: skip
         return *posed, opacities, colors
 
@@ -139,13 +184,14 @@ class TrainableAvatar:
         values = {name: value.detach().numpy() for name, value in self.parameters.items()}
         quats = values["quats"]
         length = np.linalg.norm(quats, axis=1, keepdims=True)
-        gaussians = replace(
-            self._avatar.gaussians,
+        gaussians = Gaussians(
             means=values["means"].copy(),
             quats=(quats / np.maximum(length, 1e-12)).astype(np.float32),
             scales=np.exp(values["log_scales"]),
             opacities=self.logits.detach().sigmoid().numpy(),
             colors=np.clip(values["colors"], 0.0, 1.0),
+            triangles=self.triangles,
+            layer_weights=self.layer_weights,
         )
         # Rotations are now of length one, and so must their changes be measured.
         units = np.tile(np.array(RESIDUAL_UNITS, np.float32), (len(quats), 1))

@@ -2,40 +2,65 @@
 
 Every step draws one frame (the photo itself, or one of the synthesizer's), over a background of random colour so that
 no scene leaks into the silhouette, and now and then the draft from a side that no frame shows. The base alone and the
-base with the VAS residual are both held to the frames (VASA-3D, section 3.3): the base learns what frames share.
+base with the VAS residual are both held to the frames (VASA-3D, section 3.3): the base learns what frames share. After
+a fifth of the steps, Gaussians are pruned and split to a budget (``densification``); after a quarter, the residual
+starts from a closed-form fit (``residual``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import torch
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.initialise import framing_of
+from vasa3d.customisation.adversarial import Adversary, crop_of
 from vasa3d.customisation.config import CustomisationConfig
+from vasa3d.customisation.densification import plan, seen_weight, split_in_two
+from vasa3d.customisation.distillation import ScoreDistillation
+from vasa3d.customisation.exposure import exposure_size
 from vasa3d.customisation.frames import FrameSynthesizer, TrainingFrame
+from vasa3d.customisation.lessons import Lesson
 from vasa3d.customisation.objective import (
     edge_distance,
+    expression_consistency,
+    geometry_consistency,
     movement,
     photometric,
     residual_size,
     shape_change,
     sharpened,
 )
-from vasa3d.customisation.trainable import Pose, TrainableAvatar
+from vasa3d.customisation.perceptual import load_lpips
+from vasa3d.customisation.residual import Wish, mixing_of, modes_of, wish_of
+from vasa3d.customisation.surface import face_camera, openings_of, part_colors, surface_of
+from vasa3d.customisation.trainable import (
+    COLOR,
+    RESIDUAL_UNITS,
+    TrainableAvatar,
+)
 from vasa3d.geometry.cameras import orbit
-from vasa3d.losses import SsimTarget, l1
+from vasa3d.losses import l1
 from vasa3d.portrait.analysis import Analysis
 from vasa3d.renderer import render_cloud
-from vasa3d.types import F32, Camera, Event
+from vasa3d.renderer.autograd import render_tensors
+from vasa3d.types import F32, Event, GaussianCloud
 
 _PREVIEWS = 8
 _SHARPENING_FROM = 0.9
+_ADVERSARY_FROM = 0.5
+_DENSIFY_AT = 0.2
 _RESIDUAL_FROM = 0.25
+_REFITS = 1
+_LEAST_WEIGHT = 0.05
+_FACE_SEEN_DEGREES = 75.0
+_COVERED_METRES = 0.006
 _MIN_REACH_METRES = 3e-4
-_MADE_UP_CONFIDENCE = 0.3
+_MEMORY = ("means", "log_scales")
+"""Parameters whose first values are remembered."""
 
 
 def photo_frame(analysis: Analysis, avatar: Avatar, size: int) -> TrainingFrame:
@@ -60,6 +85,7 @@ class Customisation:
         synthesizer: Where further frames come from.
         pivot: (3,) point that side views turn around, world metres.
         config: How long and on what.
+        distiller: Score distillation, where the user has a model.
     """
 
     def __init__(
@@ -69,21 +95,62 @@ class Customisation:
         synthesizer: FrameSynthesizer,
         pivot: F32,
         config: CustomisationConfig,
+        distiller: ScoreDistillation | None = None,
     ) -> None:
         self.draft, self.config, self._pivot = draft, config, pivot
         self.trained = TrainableAvatar(draft, config.rank, config.seed)
         self.optimizer = self.trained.optimizer(config.rates)
         self.step = 0
-        self._first = {
-            name: value.detach().clone() for name, value in self.trained.parameters.items()
-        }
-        # How far a Gaussian may wander: about its own width, so that the surface keeps its order.
-        widths = self._first["log_scales"].exp().amax(1)
-        self._reach = widths.clamp(min=_MIN_REACH_METRES)
-        self._photo = _Lesson(draft, photo)
+        parameters = self.trained.parameters
+        self.first = {name: parameters[name].detach().clone() for name in _MEMORY}
+        self.gain = torch.zeros(len(self.trained))
+        self.source = np.arange(len(self.trained))
+        self._photo = Lesson(draft, photo)
+        relit = config.weights.exposure > 0.0
         self._lessons = [
-            _Lesson(draft, frame) for frame in synthesizer.frames(config.frames, config.seed)
+            Lesson(draft, frame, relit) for frame in synthesizer.frames(config.frames, config.seed)
         ]
+        self._adversary = Adversary(config.seed) if config.weights.adversarial > 0.0 else None
+        self._lpips = load_lpips() if config.weights.lpips > 0.0 else None
+        self._distiller = distiller if config.weights.sds > 0.0 else None
+        self._face = face_camera(draft, config.prior_size)
+        exposures = [one.exposure for one in self._lessons if one.exposure is not None]
+        if exposures:
+            self.optimizer.add_param_group({"params": exposures, "lr": config.rates.exposure})
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    @property
+    def learned(self) -> dict[str, tuple[torch.Tensor, torch.optim.Optimizer]]:
+        """Everything that is optimised, by name, and by what."""
+        named = dict(self.trained.parameters)
+        for number, lesson in enumerate(self._lessons):
+            if lesson.exposure is not None:
+                named[f"exposure.{number}"] = lesson.exposure
+        learned: dict[str, tuple[torch.Tensor, torch.optim.Optimizer]]
+        learned = {name: (value, self.optimizer) for name, value in named.items()}
+        if self._adversary is not None:
+            for name, value in self._adversary.parameters.items():
+                learned[f"adversary.{name}"] = (value, self._adversary.optimizer)
+        return learned
+
+    @property
+    def memory(self) -> dict[str, np.ndarray]:
+        """What else a stopped run must remember; ``source`` says which Gaussian of the draft each came from."""
+        first = {f"first.{name}": value.numpy() for name, value in self.first.items()}
+        return {"source": self.source, "gain": self.gain.numpy(), **first}
+
+    def shape_with(self, name: str, count: int) -> tuple[int, ...]:
+        """Shape of what is learned under a name when there are ``count`` Gaussians."""
+        value = self.learned[name][0]
+        axis = self.trained.axis_of(name)
+        return tuple(count if i == axis else side for i, side in enumerate(value.shape))
+
+    def recall(self, memory: dict[str, np.ndarray]) -> None:
+        """Take over the ``memory`` of a stopped run of the same work, which has just begun here."""
+        self.source = memory["source"].copy()
+        self.trained.replace_gaussians(self.source, self.optimizer)
+        self.gain = torch.from_numpy(memory["gain"].copy())
+        self.first = {name: torch.from_numpy(memory[f"first.{name}"].copy()) for name in self.first}
 
     def run(self) -> Iterator[Event]:
         """Take all steps that are left.
@@ -112,10 +179,11 @@ class Customisation:
         # Every step has its own generator: a run that was stopped goes on as if it had not been.
         rng = np.random.default_rng((config.seed, self.step))
         progress = self.step / config.steps
-        for group, rate in zip(
-            self.optimizer.param_groups, (vars(config.rates)[n] for n in trained.parameters),
-            strict=True,
-        ):  # fmt: skip
+        if config.budget is not None and self.step == _step_at(_DENSIFY_AT, config):
+            self._densify(config.budget)
+        if config.rank > 0 and self.step == _step_at(_RESIDUAL_FROM, config):
+            self._begin_residual()
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * config.last_rate**progress
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, torch.Tensor] = {}
@@ -125,7 +193,7 @@ class Customisation:
         residual = (
             lesson is not self._photo
             and config.rank > 0
-            and progress >= _RESIDUAL_FROM
+            and self.step >= _step_at(_RESIDUAL_FROM, config)
             and rng.uniform() >= config.base_share
         )
         picture = self._frame_terms(lesson, residual, rng, terms)
@@ -133,21 +201,29 @@ class Customisation:
             terms["sharpening"] = config.weights.sharpening * edge_distance(
                 picture, sharpened(picture.detach().clamp(0.0, 1.0))
             )
-        if config.weights.view_prior > 0.0 and self.step % config.prior_every == 0:
-            terms["view_prior"] = self._view_prior(rng)
+        if self.step % config.prior_every == 0:
+            self._side_terms(rng, terms)
         wants_consistency = config.weights.consistency > 0.0 and residual
         if wants_consistency and self.step % config.consistency_every == 1:
             terms["consistency"] = self._consistency(lesson, rng)
-        self._regularisers(terms)
+        if self._distiller is not None and self.step % config.sds_every == 4:
+            terms["sds"] = self._distilled(self._distiller, rng)
+        if config.weights.expression > 0.0 and self.step % config.expression_every == 2:
+            terms["expression"] = self._expression(lesson, residual)
+        self._regularisers(lesson, terms)
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
+        if config.budget is not None and self.step < _step_at(_DENSIFY_AT, config):
+            with torch.no_grad():
+                width = trained.log_scales.amax(1).exp()
+                self.gain += torch.linalg.vector_norm(trained.means.grad, dim=1) * width
         self.optimizer.step()
         self.step += 1
         return {name: float(value.detach()) for name, value in terms.items()}
 
     def _frame_terms(
         self,
-        lesson: _Lesson,
+        lesson: Lesson,
         residual: bool,
         rng: np.random.Generator,
         terms: dict[str, torch.Tensor],
@@ -157,25 +233,128 @@ class Customisation:
         behind = torch.from_numpy(rng.uniform(0.0, 1.0, 3).astype(np.float32))
         drawn = self.trained.draw(lesson.pose, lesson.camera, behind, residual=residual)
         target, similar = lesson.over(behind)
-        terms["photometric"] = photometric(drawn.rgb, target, similar, lesson.confidence, weights)
+        picture = lesson.lit(drawn, behind)
+        terms["photometric"] = photometric(picture, target, similar, lesson.confidence, weights)
+        if self._lpips is not None and self.step % self.config.lpips_every == 3:
+            known = lesson.confidence[..., None]
+            distance = self._lpips(picture * known, target * known)
+            terms["lpips"] = weights.lpips * distance
+        if self._adversary is not None and self.step >= _step_at(_ADVERSARY_FROM, self.config):
+            rows, columns = crop_of(lesson.confidence, rng)
+            crops = (picture[rows, columns], target[rows, columns])
+            sure = lesson.confidence[rows, columns]
+            self._adversary.learn(*crops, sure)
+            terms["adversarial"] = weights.adversarial * self._adversary.against(crops[0], sure)
         difference = (drawn.alpha - lesson.alpha).abs() * lesson.confidence
         terms["alpha"] = weights.alpha * difference.mean()
         return drawn.rgb
 
-    def _view_prior(self, rng: np.random.Generator) -> torch.Tensor:
-        """The draft's own look from a random side, which no frame may spoil."""
-        size = self.config.prior_size
+    def _side_terms(self, rng: np.random.Generator, terms: dict[str, torch.Tensor]) -> None:
+        """From a random side: the draft's own look, which no frame may spoil, and the surface of the mesh."""
+        size, weights = self.config.prior_size, self.config.weights
+        if weights.view_prior <= 0.0 and weights.geometry <= 0.0:
+            return
         lesson = self._photo
         yaw = float(rng.uniform(15.0, 180.0) * rng.choice([-1.0, 1.0]))
         camera = orbit(
             self.draft.camera.resized(size, size), self._pivot, yaw, float(rng.uniform(-20.0, 20.0))
         )
         behind = rng.uniform(0.0, 1.0, 3).astype(np.float32)
-        wanted = render_cloud(self.draft.pose(self.draft.photo_latents), camera, background=behind)
+        look = self.draft.pose(self.draft.photo_latents)
+        wanted = render_cloud(look, camera, background=behind, depth=True)
         drawn = self.trained.draw(lesson.pose, camera, torch.from_numpy(behind), residual=False)
-        return self.config.weights.view_prior * l1(drawn.rgb, torch.from_numpy(wanted.rgb))
+        if weights.view_prior > 0.0:
+            difference = l1(drawn.rgb, torch.from_numpy(wanted.rgb))
+            terms["view_prior"] = weights.view_prior * difference
+        if weights.geometry > 0.0 and abs(yaw) < _FACE_SEEN_DEGREES:
+            depth, trust = surface_of(self.draft, lesson.vertices, camera)
+            assert wanted.depth is not None
+            trust &= np.abs(wanted.depth - depth) < _COVERED_METRES  # no hair before it
+            if trust.any():
+                distance = geometry_consistency(
+                    drawn.depth, drawn.alpha, torch.from_numpy(depth), torch.from_numpy(trust)
+                )
+                terms["geometry"] = weights.geometry * distance
 
-    def _consistency(self, lesson: _Lesson, rng: np.random.Generator) -> torch.Tensor:
+    def _distilled(self, distiller: ScoreDistillation, rng: np.random.Generator) -> torch.Tensor:
+        """What a text-to-image model thinks of a view from any side."""
+        size = self.config.prior_size
+        yaw = float(rng.uniform(-180.0, 180.0))
+        camera = orbit(self.draft.camera.resized(size, size), self._pivot, yaw, 0.0)
+        drawn = self.trained.draw(self._photo.pose, camera, torch.full((3,), 0.5), residual=False)
+        return self.config.weights.sds * distiller(drawn.rgb, yaw, rng)
+
+    def _expression(self, lesson: Lesson, residual: bool) -> torch.Tensor:
+        """Eyes and mouth are as open in the drawing as the motion has them."""
+        means, covariances, opacities, _ = self.trained.pose(lesson.pose, residual=residual)
+        parts = torch.from_numpy(part_colors(self.draft, self.trained.triangles, len(means)))
+        drawn = render_tensors(means, covariances, opacities, parts, self._face)
+        wanted = torch.from_numpy(openings_of(self.draft, lesson.vertices, self._face))
+        return self.config.weights.expression * expression_consistency(drawn.rgb, wanted)
+
+    def _densify(self, budget: int) -> None:
+        """Prune what nobody sees, split what does the work of two."""
+        trained, config = self.trained, self.config
+        seen = seen_weight(trained.to_avatar(), self._pivot)
+        count = plan(seen, self.gain.numpy(), budget, config.split_share, _LEAST_WEIGHT)
+        source = np.repeat(np.arange(len(count)), count)
+        trained.replace_gaussians(source, self.optimizer)
+        self.source = self.source[source]
+        index = torch.from_numpy(source)
+        self.first = {name: value[index] for name, value in self.first.items()}
+        self.gain = torch.zeros(len(source))
+        halves = np.flatnonzero(count[source] == 2)
+        sign = np.where(np.arange(len(halves)) % 2 == 0, -1.0, 1.0)
+        with torch.no_grad():
+            logits = trained.logits[halves].sigmoid().numpy()
+            means, scales, opacities = split_in_two(
+                trained.means[halves].numpy(), trained.quats[halves].numpy(),
+                trained.log_scales[halves].exp().numpy(), logits, sign,
+            )  # fmt: skip
+            shift = torch.from_numpy((means - trained.means[halves].numpy()).astype(np.float32))
+            trained.means[halves] += shift
+            self.first["means"][halves] += shift
+            grown = torch.from_numpy(np.log(scales)) - trained.log_scales[halves]
+            trained.log_scales[halves] += grown
+            self.first["log_scales"][halves] += grown
+            trained.logits[halves] = torch.logit(torch.from_numpy(opacities))
+
+    def _begin_residual(self) -> None:
+        """Give the residual the colours that frames ask for beyond the base (``residual``)."""
+        trained, config = self.trained, self.config
+        if not self._lessons:
+            return
+        inputs = torch.stack([trained.inputs(lesson.pose) for lesson in self._lessons]).numpy()
+        wishes = [self._wish(lesson, False) for lesson in self._lessons]
+        mixing = mixing_of(inputs, wishes, config.rank)
+        weights = inputs @ mixing.T
+        units = np.array(RESIDUAL_UNITS, np.float32)[COLOR]
+        for again in range(_REFITS + 1):
+            colors = modes_of(weights, wishes)
+            with torch.no_grad():
+                trained.mixing.copy_(torch.from_numpy(mixing))
+                trained.modes[:, :, COLOR] = torch.from_numpy(colors / units)
+            if again < _REFITS:
+                rest = [self._wish(lesson, True) for lesson in self._lessons]
+                wishes = [
+                    Wish(wish.change + np.einsum("r,rnc->nc", row, colors), wish.weight)
+                    for wish, row in zip(rest, weights, strict=True)
+                ]
+
+    def _wish(self, lesson: Lesson, residual: bool) -> Wish:
+        with torch.no_grad():
+            posed = self.trained.pose(lesson.pose, residual=residual)
+            cloud = GaussianCloud(*(value.detach().numpy() for value in posed))
+            rgb = lesson.unlit().numpy()
+        # Shading is smooth: half the size says as much, in a quarter of the time.
+        side = max(lesson.camera.width // 2, 1)
+        pictures = (
+            np.asarray(cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA), np.float32)
+            for part in (rgb, lesson.alpha.numpy(), lesson.confidence.numpy())
+        )
+        return wish_of(cloud, lesson.camera.resized(side, side), *pictures)
+
+    def _consistency(self, lesson: Lesson, rng: np.random.Generator) -> torch.Tensor:
         """Full against base from 35 to 55 degrees, which anchors the residual where no frame looks (section 3.3)."""
         size = self.config.prior_size
         yaw = float(rng.uniform(35.0, 55.0) * rng.choice([-1.0, 1.0]))
@@ -186,12 +365,16 @@ class Customisation:
         full = self.trained.draw(lesson.pose, camera, behind).rgb
         return self.config.weights.consistency * (l1(full, base) + edge_distance(full, base))
 
-    def _regularisers(self, terms: dict[str, torch.Tensor]) -> None:
-        weights, trained, first = self.config.weights, self.trained, self._first
-        terms["movement"] = weights.movement * movement(trained.means, first["means"], self._reach)
+    def _regularisers(self, lesson: Lesson, terms: dict[str, torch.Tensor]) -> None:
+        weights, trained, first = self.config.weights, self.trained, self.first
+        # How far a Gaussian may wander: about its own width, so that the surface keeps its order.
+        reach = first["log_scales"].amax(1).exp().clamp(min=_MIN_REACH_METRES)
+        terms["movement"] = weights.movement * movement(trained.means, first["means"], reach)
         terms["shape"] = weights.shape * shape_change(trained.log_scales, first["log_scales"])
         if self.config.rank > 0:
             terms["residual"] = weights.residual * residual_size(trained.modes)
+        if lesson.exposure is not None:
+            terms["exposure"] = weights.exposure * exposure_size(lesson.exposure)
 
     def _preview(self) -> np.ndarray:
         camera = self.draft.camera.resized(256, 256)
@@ -200,28 +383,5 @@ class Customisation:
         return (drawn.clamp(0.0, 1.0).numpy() * 255.0 + 0.5).astype(np.uint8)
 
 
-class _Lesson:
-    """A training frame as tensors, with what a step needs of it made once.
-
-    What a frame does not know (closed lids, the inner mouth, hair in a new pose) the draft says, with little weight:
-    Gaussians that the photo shows only in part would else take on colours that show when they come forward.
-    """
-
-    def __init__(self, draft: Avatar, frame: TrainingFrame) -> None:
-        self.camera: Camera = frame.camera
-        self.pose = Pose.of(draft, frame.latents)
-        known, rgb, alpha = frame.confidence, frame.rgb * frame.alpha[..., None], frame.alpha
-        if not frame.whole:
-            made_up = render_cloud(draft.pose(frame.latents), frame.camera)
-            share = (known > 0.0)[..., None]
-            rgb = np.where(share, rgb, made_up.rgb)
-            alpha = np.where(share[..., 0], alpha, made_up.alpha)
-            known = np.maximum(known, _MADE_UP_CONFIDENCE)
-        self.confidence = torch.from_numpy(np.ascontiguousarray(known, np.float32))
-        self.alpha = torch.from_numpy(np.ascontiguousarray(alpha, np.float32))
-        self._premultiplied = torch.from_numpy(np.ascontiguousarray(rgb, np.float32))
-
-    def over(self, behind: torch.Tensor) -> tuple[torch.Tensor, SsimTarget]:
-        """The frame over a colour, and the same prepared for SSIM."""
-        picture = self._premultiplied + (1.0 - self.alpha[..., None]) * behind
-        return picture, SsimTarget(picture, self.confidence)
+def _step_at(share: float, config: CustomisationConfig) -> int:
+    return int(np.ceil(share * config.steps))

@@ -1,8 +1,8 @@
 """Ablation of the customisation, after the paper's Table 1: what each part adds, on frames never trained on.
 
-Settings build on one another: the base deformation alone, then the VAS residual, the view prior, the render
-consistency and the sharpening. Every setting starts from the same draft and takes the same steps; all are compared on
-the same held-out frames of the animator, where these can be believed.
+Settings build on one another: the base deformation alone, then the VAS residual, the view prior, the consistencies
+(render, geometry, expression) and the sharpening. Every setting starts from the same draft and takes the same steps;
+all are compared on the same held-out frames of the animator, where these can be believed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ HELD_OUT_FRAMES = 12
 HELD_OUT_SEED = 1_000_003
 """Far from every seed that a user would train with."""
 _SURE = 0.5
-_NONE = LossWeights(view_prior=0.0, consistency=0.0, sharpening=0.0)
+_NONE = LossWeights(view_prior=0.0, consistency=0.0, sharpening=0.0, geometry=0.0, expression=0.0)
 _ALL = LossWeights()
 
 
 def settings(config: CustomisationConfig) -> dict[str, CustomisationConfig]:
     """The settings by name, each with one part more than the one before."""
     prior = replace(_NONE, view_prior=_ALL.view_prior)
-    consistent = replace(prior, consistency=_ALL.consistency)
+    consistent = replace(_ALL, sharpening=0.0)
     return {
         "base": replace(config, rank=0, weights=_NONE),
         "vas": replace(config, weights=_NONE),
