@@ -73,8 +73,7 @@ def cut_cells(image: F32, weight: F32, importance: F32, budget: int, coarsest: i
         else:
             high = middle
     parts = [
-        _cells_of(mask, weight, side)
-        for mask, side in zip(cells.leaves(high), levels, strict=True)
+        _cells_of(mask, weight, side) for mask, side in zip(cells.leaves(high), levels, strict=True)
     ]
     return Cells(
         centers=np.concatenate([p.centers for p in parts]),
@@ -114,9 +113,7 @@ def _block_sum(values: np.ndarray, side: int) -> np.ndarray:
     return values
 
 
-def _cell_errors(
-    image: F32, weight: F32, importance: F32, levels: list[int]
-) -> list[np.ndarray]:
+def _cell_errors(image: F32, weight: F32, importance: F32, levels: list[int]) -> list[np.ndarray]:
     """Per level, finest last: (S / side, S / side) importance-weighted squared deviations of the cells."""
     weighted = image * weight[..., None]
     sums = [weight, np.asarray(importance * weight), weighted, np.sum(weighted * image, axis=-1)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from vasa3d.avatar.coats import (
     Coat,
@@ -56,6 +57,8 @@ _EAR_SHADE = 0.62
 """Brightness of an ear's hollows beside its rim."""
 _BEHIND_EARS_METRES = 0.015
 _TEETH_REACH_PIXELS = 14.0
+_LASH_DARKNESS = 0.82
+"""Brightness, beside that of the lid's skin, below which a cell shows lashes."""
 _EYES = ("eyeLeft", "eyeRight")
 
 
@@ -94,8 +97,8 @@ class SurfaceCoats:
             at_output_detail(rgb), wanted.astype(np.float32), self._importance(), budget
         )
         cells, (rows, cols) = self._bound_cells(cells)
-        teeth = self.scene.inner_mouth()[self.scene.face_id[rows, cols]]
         face = self.scene.face_id[rows, cols]
+        teeth, lids = self.scene.inner_mouth()[face], self.scene.faces_of(*LIDS)[face]
         normals = np.einsum(
             "nk,nkd->nd",
             self.scene.bary[rows, cols],
@@ -106,10 +109,12 @@ class SurfaceCoats:
         points = unproject(cells.centers, depth, self.scene.camera)
         # Teeth of the model are finer than the fit is sure of: those of the photo close by themselves, upright.
         normals[teeth] = -self.scene.camera.viewmat[2, :3]
-        fill = np.where(teeth, np.float32(CLOSED_FILL), np.float32(CELL_FILL))
+        fill = np.where(teeth | lids, np.float32(CLOSED_FILL), np.float32(CELL_FILL))
         sigma = fill * cells.sizes * depth / self.scene.focal
         covariances = self.scene.footprints(points, normals, sigma, edge_shapes(rgb, cells))
+        face, lashes = self._on_rims(face, points, cell_colors(rgb, cells))
         linear = self.scene.to_canonical[face]
+        linear[lashes] = self._unstretched(linear[lashes], face[lashes])
         means = np.einsum("nij,nj->ni", linear[:, :, :3], points) + linear[:, :, 3]
         return Coat(
             means=means.astype(np.float32),
@@ -118,6 +123,35 @@ class SurfaceCoats:
             colors=cell_colors(rgb, cells),
             triangles=face,
         )
+
+    def _on_rims(self, face: I32, points: F32, colors: F32) -> tuple[I32, np.ndarray]:
+        """(N,) faces that cells ride on, and (N,) bool which of them are lashes.
+
+        Dark cells of the lids are: when the eyes close they stay at the rim.
+        """
+        head, scene = self.scene.head, self.scene
+        usual = self.skin[head.faces[face]].mean((1, 2))
+        dark = scene.faces_of(*LIDS)[face] & (colors.mean(1) < _LASH_DARKNESS * usual)
+        ring = np.zeros(head.num_vertices, bool)
+        ring[np.concatenate(list(head.lid_rings.values()))] = True
+        rims = np.flatnonzero(scene.faces_of(*LIDS) & ring[head.faces].any(1))
+        if not dark.any() or not len(rims):
+            return face, np.zeros_like(dark)
+        result = face.copy()
+        _, nearest = cKDTree(scene.posed[head.faces[rims]].mean(1)).query(points[dark])
+        result[dark] = rims[nearest]
+        return result, dark
+
+    def _unstretched(self, maps: F32, face: I32) -> F32:
+        """Maps (N, 3, 4) of faces to canonical space with their rotation alone: a lash does not grow with its lid."""
+        left, _, right = np.linalg.svd(maps[:, :, :3])
+        rotation = left @ right
+        middle = [
+            mesh[self.scene.head.faces[face]].mean(1)
+            for mesh in (self.scene.posed, self.scene.canonical)
+        ]
+        moved = middle[1] - np.einsum("nij,nj->ni", rotation, middle[0])
+        return np.concatenate([rotation, moved[:, :, None]], axis=2).astype(np.float32)
 
     def _bound_cells(self, cells: Cells) -> tuple[Cells, np.ndarray]:
         """Cells, and (2, N) row and column of the pixel whose surface each of them rides on.
