@@ -5,6 +5,7 @@
  */
 
 import type { Guard, HeadData } from "./avatar";
+import { sparseWeights, type SparseWeights } from "./weights";
 
 const SOFTNESS_METRES = 0.0002;
 
@@ -41,12 +42,12 @@ export class PersonalHead {
   private readonly inverses: Float32Array;
   private readonly turn = new Float64Array(9);
   private readonly local = new Float64Array(12);
-  private readonly skinned: { joints: Uint8Array; weights: Float32Array; per: number };
+  private readonly skinned: SparseWeights;
 
   constructor(private readonly data: HeadData) {
     this.jointMaps = new Float32Array(12 * data.parents.length);
     this.posed = new Float32Array(data.rest.length);
-    this.skinned = compactWeights(data.skinWeights, data.parents.length);
+    this.skinned = sparseWeights(data.skinWeights, data.parents.length);
     const still = new Float32Array(3 * data.parents.length);
     this.vertices(data.canonicalExpression, still, new Float32Array(3));
     this.canonical = this.posed.slice();
@@ -244,32 +245,6 @@ export class PersonalHead {
       out[v + 2] = c;
     }
   }
-}
-
-/** Per vertex the joints that move it, those with weight first; `per` slots each. */
-function compactWeights(
-  weights: Float32Array,
-  numJoints: number,
-): { joints: Uint8Array; weights: Float32Array; per: number } {
-  const count = weights.length / numJoints;
-  let per = 1;
-  for (let v = 0; v < count; v++) {
-    let used = 0;
-    for (let j = 0; j < numJoints; j++) used += weights[v * numJoints + j] !== 0 ? 1 : 0;
-    per = Math.max(per, used);
-  }
-  const joints = new Uint8Array(count * per);
-  const kept = new Float32Array(count * per);
-  for (let v = 0; v < count; v++) {
-    let slot = v * per;
-    for (let j = 0; j < numJoints; j++) {
-      const weight = weights[v * numJoints + j]!;
-      if (weight === 0) continue;
-      joints[slot] = j;
-      kept[slot++] = weight;
-    }
-  }
-  return { joints, weights: kept, per };
 }
 
 /** Inverses (F, 3, 3) of the frames [e1 e2 n] of triangles; zero for faces without area. */

@@ -19,6 +19,7 @@ from vasa3d import __version__
 from vasa3d.cli import bench, evaluate, make, train
 from vasa3d.cli.doctor import doctor
 from vasa3d.cli.export import export
+from vasa3d.cli.serve import serve
 from vasa3d.errors import VasaError
 
 INTERRUPTED = 130
@@ -57,6 +58,7 @@ for _command in (
     make.motion,
     make.render,
     export,
+    serve,
     doctor,
 ):
     app.command()(_command)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasa3d.errors import InputError
-from vasa3d.motion.generator import EMOTIONS
+from vasa3d.motion.generator import EMOTIONS, MotionControls
 from vasa3d.types import ARKIT_CHANNELS, DEFAULT_FPS, F32, NUM_CHANNELS, MotionLatents
 
 PROTOCOL_VERSION = 1
@@ -79,6 +79,20 @@ class Start:
         _check("rate", self.rate, *RATES)
         _check("fps", self.fps, 1.0, 60.0)
         _check("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def controls(self) -> MotionControls:
+        """What the motion is steered by.
+
+        Raises:
+            InputError: A value is out of range or an emotion is unknown.
+        """
+        return MotionControls(
+            amplitude=self.amplitude,
+            head_motion=self.head_motion,
+            gaze=self.gaze,
+            emotion=self.emotion,
+        )
 
 
 @dataclass(frozen=True)
@@ -235,7 +249,7 @@ def unpack_motion(data: bytes) -> tuple[int, int, F32, F32]:
         raise ProtocolError(f"a binary message of {len(data)} bytes")
     turn, first = _HEADER.unpack_from(data)
     frames = np.frombuffer(data, _FRAME, offset=_HEADER.size)
-    dyn = frames["dyn"].astype(np.float32) / 65535
+    dyn = frames["dyn"].astype(np.float32) / np.float32(65535)
     return turn, first, dyn, np.ascontiguousarray(frames["pose"], np.float32)
 
 
@@ -264,7 +278,7 @@ def _build(kind: type, value: dict[str, Any]) -> Any:
 def _convert(name: str, hint: Any, value: Any) -> Any:
     """A JSON value as the type that a field declares."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int and number and int(value) == value:
+    if hint is int and number and abs(value) < 2**53 and int(value) == value:
         return int(value)
     if hint is float and number and abs(value) < 1e6:
         return float(value)

@@ -1,0 +1,63 @@
+"""``vasa3d serve``: the live page."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from vasa3d.cli.console import Reporter
+from vasa3d.cli.options import AsJson
+from vasa3d.errors import AvatarFileError
+from vasa3d.files import input_file
+
+
+def serve(
+    avatars: Annotated[list[Path], typer.Argument(metavar="AVATAR...", help=".vasa3d files.")],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port; 0 for any free one.")] = 8000,
+    token: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--token", help="What clients must show; by default made up where needed."),
+    ] = None,
+    origin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--origin", help="Another web page that may connect, as https://example.org."),
+    ] = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--workers", help="Processes that turn sound into motion."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a live page: a microphone or a file in, a talking head out.
+
+    The viewer's browser draws; the server only turns sound into motion. It keeps no sound. By
+    default only this computer can connect. What happens is told on stderr, one line of JSON each.
+
+    \b
+    Examples:
+      vasa3d serve me.vasa3d
+      vasa3d serve me.vasa3d you.vasa3d --port 9000
+      vasa3d serve me.vasa3d --host 0.0.0.0 --token "$(openssl rand -hex 16)"
+    """
+    from vasa3d.server.config import LOOPBACK, ServerConfig
+    from vasa3d.server.run import run_server
+
+    reporter = Reporter(as_json)
+    for avatar in avatars:
+        input_file(avatar, "an avatar", AvatarFileError)
+    if token is None and host not in LOOPBACK:
+        token = secrets.token_urlsafe(18)
+    chosen = {} if workers is None else {"workers": workers}
+    config = ServerConfig(host=host, port=port, token=token, origins=tuple(origin or ()), **chosen)
+
+    def tell(address: str) -> None:
+        reporter.finish({"url": address, "token": token}, f"open {address} (Ctrl-C to stop)")
+        typer.get_text_stream("stdout").flush()
+
+    run_server(config, avatars, tell)

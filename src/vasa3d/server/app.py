@@ -1,0 +1,257 @@
+"""The web application: the page and its files, avatars, the socket, health and metrics.
+
+Everything is loopback-only unless a token is set. Without a token, requests must name this computer as their host and
+sockets must come from our own page, so that no other web page can reach the server through the user's browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import itertools
+import json
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from vasa3d.avatar.avatar import Avatar
+from vasa3d.errors import VasaError
+from vasa3d.server.config import LOOPBACK, ServerConfig
+from vasa3d.server.metrics import Metrics
+from vasa3d.server.pool import WorkerPool
+from vasa3d.server.protocol import (
+    BEARER_PREFIX,
+    CLOSE_FULL,
+    CLOSE_TOO_MANY,
+    CLOSE_WRONG_TOKEN,
+    SUBPROTOCOL,
+    Failure,
+    write_message,
+)
+from vasa3d.server.session import Session
+from vasa3d.server.site import SITE_FILES, encode_avatar, index_page, site_file
+
+LOG = logging.getLogger("vasa3d.server")
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' blob:; worker-src blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self' ws: wss: data: blob:; base-uri 'none'; form-action 'none'",
+    "Permissions-Policy": "microphone=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+def log(event: str, **values: Any) -> None:
+    """One line of JSON about something that happened."""
+    LOG.info(json.dumps({"event": event, **values}, default=str))
+
+
+class AvatarShelf:
+    """The avatars of a server, ready for browsers.
+
+    A file that is replaced is read again at the next request; one that has become unreadable meanwhile is told in the
+    log, and the last good one is given.
+
+    Args:
+        paths: Avatar files.
+
+    Raises:
+        AvatarFileError: One is not readable.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths: dict[str, Path] = {}
+        for path in paths:
+            name = path.stem
+            for number in itertools.count(2):
+                if name not in self._paths:
+                    break
+                name = f"{path.stem} {number}"
+            self._paths[name] = path
+        self._ready: dict[str, tuple[tuple[int, int], bytes]] = {}
+        for name in self._paths:
+            self._ready[name] = (self._stamp(name), encode_avatar(Avatar.load(self._paths[name])))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all avatars, in their order."""
+        return list(self._paths)
+
+    def get(self, name: str) -> bytes:
+        """The bundle of an avatar; ``KeyError`` when there is none of this name."""
+        stamp, data = self._ready[name]
+        try:
+            now = self._stamp(name)
+            if now != stamp:
+                data = encode_avatar(Avatar.load(self._paths[name]))
+                self._ready[name] = (now, data)
+                log("avatar_reloaded", name=name)
+        except (OSError, VasaError) as error:
+            log("avatar_unreadable", name=name, error=str(error))
+        return data
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        status = self._paths[name].stat()
+        return status.st_mtime_ns, status.st_size
+
+
+class LiveServer:
+    """What all requests share.
+
+    Args:
+        config: Limits.
+        avatars: Avatar files.
+
+    Attributes:
+        app: The ASGI application.
+        metrics: What has happened.
+    """
+
+    def __init__(self, config: ServerConfig, avatars: Sequence[Path]) -> None:
+        self._config = config
+        self._shelf = AvatarShelf(avatars)
+        self.metrics = Metrics()
+        self._pool = WorkerPool(config.workers, self.metrics)
+        self._numbers = itertools.count(1)
+        self._addresses: Counter[str] = Counter()
+        middleware = []
+        if config.token is None:
+            middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))]
+        self.app = Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/healthz", self._health),
+                Route("/metrics", self._metrics_page),
+                Route("/avatars/{name}", self._avatar),
+                *(Route(f"/{name}", self._file) for name in SITE_FILES if name != "index.html"),
+                WebSocketRoute("/live", self._live),
+            ],
+            middleware=middleware,
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await self._pool.start()
+        log("started", avatars=self._shelf.names, workers=self._config.workers)
+        yield
+        self._pool.stop()
+        log("stopped")
+
+    async def _page(self, request: Request) -> Response:
+        avatars = [
+            {"name": name, "src": f"avatars/{quote(name, safe='')}"} for name in self._shelf.names
+        ]
+        page = index_page({"avatars": avatars, "server": "live"})
+        return Response(page, headers=_HEADERS, media_type=_TYPES[".html"])
+
+    async def _file(self, request: Request) -> Response:
+        name = request.url.path.removeprefix("/")
+        return Response(site_file(name), headers=_HEADERS, media_type=_TYPES[Path(name).suffix])
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok", "sessions": self.metrics.sessions})
+
+    async def _metrics_page(self, request: Request) -> Response:
+        if not self._may_enter(request):
+            return self._refusal()
+        return PlainTextResponse(self.metrics.text(), headers=_HEADERS)
+
+    async def _avatar(self, request: Request) -> Response:
+        if not self._may_enter(request):
+            return self._refusal()
+        try:
+            data = await asyncio.to_thread(self._shelf.get, request.path_params["name"])
+        except KeyError:
+            return PlainTextResponse("there is no such avatar", 404, headers=_HEADERS)
+        tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+        headers = {**_HEADERS, "ETag": tag}
+        origin = request.headers.get("origin")
+        if origin in self._config.origins:
+            headers |= {"Access-Control-Allow-Origin": str(origin), "Vary": "Origin"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(data, headers=headers, media_type="application/octet-stream")
+
+    @staticmethod
+    def _refusal() -> Response:
+        headers = {**_HEADERS, "WWW-Authenticate": "Bearer"}
+        return PlainTextResponse("a token is needed", 401, headers=headers)
+
+    def _may_enter(self, connection: HTTPConnection) -> bool:
+        """Whether a request shows the token, where one is needed."""
+        token = self._config.token
+        if token is None:
+            return True
+        shown = [connection.headers.get("authorization", "").removeprefix("Bearer ")]
+        for protocol in connection.headers.get("sec-websocket-protocol", "").split(","):
+            if protocol.strip().startswith(BEARER_PREFIX):
+                shown.append(protocol.strip().removeprefix(BEARER_PREFIX))
+        return any(hmac.compare_digest(text.encode(), token.encode()) for text in shown)
+
+    def _is_ours(self, socket: WebSocket) -> bool:
+        """Whether a socket comes from our own page, from one that may use us, or from no page at all."""
+        origin = socket.headers.get("origin")
+        if origin is None or origin in self._config.origins:
+            return True
+        return urlsplit(origin).netloc == socket.headers.get("host")
+
+    async def _live(self, socket: WebSocket) -> None:
+        number = next(self._numbers)
+        address = socket.client.host if socket.client else "unknown"
+        offered = socket.headers.get("sec-websocket-protocol", "")
+        await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        refusal = self._refuse(socket, address)
+        if refusal is not None:
+            code, message, hint = refusal
+            await socket.send_text(write_message(Failure(message, hint, True)))
+            await socket.close(code, message)
+            self.metrics.closed[code] += 1
+            log("refused", session=number, address=address, code=code, reason=message)
+            return
+        self.metrics.sessions += 1
+        self._addresses[address] += 1
+        log("opened", session=number, address=address)
+        code, reason = 1006, ""
+        try:
+            session = Session(socket, number, self._pool, self._config, self.metrics)
+            code, reason = await session.run()
+        finally:
+            self.metrics.sessions -= 1
+            self.metrics.closed[code] += 1
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+            log("closed", session=number, code=code, reason=reason)
+
+    def _refuse(self, socket: WebSocket, address: str) -> tuple[int, str, str] | None:
+        """Close code, message and hint for a socket that may not stay."""
+        if not self._may_enter(socket):
+            return CLOSE_WRONG_TOKEN, "the token is wrong or missing.", "use the link of the server"
+        if not self._is_ours(socket):
+            return CLOSE_WRONG_TOKEN, "this web page may not connect.", "add it with --origin"
+        if self.metrics.sessions >= self._config.max_sessions:
+            return CLOSE_FULL, "all places are taken.", "try again later"
+        if self._addresses[address] >= self._config.max_sessions_per_address:
+            return CLOSE_TOO_MANY, "too many sessions from one address.", "close another one"
+        return None

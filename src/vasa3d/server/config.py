@@ -1,0 +1,71 @@
+"""What a server allows, and what it is told at the start."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from vasa3d.errors import InputError
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def _default_workers() -> int:
+    return max(1, min(4, os.cpu_count() or 1))
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Limits of the server.
+
+    Attributes:
+        host: Address that it listens on.
+        port: Port, 0 for any free one.
+        token: What clients must show; needed unless only this computer can connect.
+        origins: Other web pages that may connect, as ``https://example.org``.
+        workers: Processes that turn sound into motion.
+        max_sessions: Sockets at once.
+        max_sessions_per_address: Sockets at once from one address.
+        max_session_seconds: After so long a session ends.
+        max_idle_seconds: A session without a message for so long ends.
+        max_ahead_seconds: Sound that may wait for its motion; beyond, the socket is not read.
+        max_behind_seconds: Motion that may wait for a slow client; beyond, the oldest is dropped.
+        max_messages_per_second: Messages of one session, averaged over some seconds.
+        send_timeout_seconds: A client that takes nothing for so long is gone.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    origins: tuple[str, ...] = ()
+    workers: int = field(default_factory=_default_workers)
+    max_sessions: int = 64
+    max_sessions_per_address: int = 32
+    max_session_seconds: float = 3600.0
+    max_idle_seconds: float = 300.0
+    max_ahead_seconds: float = 5.0
+    max_behind_seconds: float = 2.0
+    max_messages_per_second: float = 500.0
+    send_timeout_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"there is no port {self.port}.", hint="choose one from 0 to 65535")
+        if not 1 <= self.workers <= 64:
+            raise InputError(f"{self.workers} workers are not possible.", hint="choose 1 to 64")
+        if self.token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{4,200}", self.token):
+            raise InputError(
+                "the token cannot be sent by browsers.",
+                hint="use 4 to 200 letters, digits and . _ ~ -",
+            )
+        if self.token is None and not self.is_private:
+            raise InputError(
+                f"{self.host} can be reached by others, and there is no token.",
+                hint="add --token SECRET, or leave out --host",
+            )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this computer can connect."""
+        return self.host in LOOPBACK

@@ -1,0 +1,337 @@
+"""One client: reads sound, has it turned into motion, sends the motion.
+
+Three tasks share a ``_Turn``: the reader puts blocks into it and stops reading while too much waits; the speaker takes
+all that waits, has a worker turn it into motion and puts that into the outbox; the sender empties the outbox and drops
+the oldest motion when the client is too slow. An interruption replaces the turn, and whatever of it still arrives
+anywhere is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from vasa3d.errors import InputError
+from vasa3d.server.config import ServerConfig
+from vasa3d.server.metrics import Metrics
+from vasa3d.server.pool import WorkerLost, WorkerPool, begin, finish, push
+from vasa3d.server.protocol import (
+    CLOSE_BAD_MESSAGE,
+    CLOSE_FAILED,
+    CLOSE_TIMEOUT,
+    CLOSE_TOO_MANY,
+    PROTOCOL_VERSION,
+    Done,
+    Dropped,
+    End,
+    Failure,
+    Interrupt,
+    Interrupted,
+    ProtocolError,
+    Ready,
+    ServerMessage,
+    Start,
+    describe,
+    read_message,
+    unpack_sound,
+    write_message,
+)
+
+_MAX_STEP_SECONDS = 1.0
+"""Sound given to a worker at once: longer pieces would keep other sessions waiting."""
+_BURST_SECONDS = 4.0
+"""Over which the rate of messages is averaged."""
+
+
+class SessionOver(Exception):
+    """The server ends the session.
+
+    Args:
+        code: Close code.
+        reason: For the client and the log.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass
+class _Turn:
+    """One utterance.
+
+    Attributes:
+        start: Its first message.
+        blocks: Sound that waits, with the time when it came.
+        waiting: Samples in ``blocks``.
+        next_block: Number that the next block must have.
+        ended: All sound is there.
+        begun: The worker knows it.
+        over: Done or interrupted.
+        frames: Frames put into the outbox.
+    """
+
+    start: Start
+    blocks: deque[tuple[float, NDArray[np.int16]]] = field(default_factory=deque)
+    waiting: int = 0
+    next_block: int = 0
+    ended: bool = False
+    begun: bool = False
+    over: bool = False
+    frames: int = 0
+
+    def take(self) -> tuple[float, NDArray[np.int16]]:
+        """Waiting sound up to ``_MAX_STEP_SECONDS``, and when its last block came."""
+        limit = int(_MAX_STEP_SECONDS * self.start.rate)
+        parts: list[NDArray[np.int16]] = []
+        came, count = 0.0, 0
+        while self.blocks and (not parts or count + len(self.blocks[0][1]) <= limit):
+            came, block = self.blocks.popleft()
+            parts.append(block)
+            count += len(block)
+        self.waiting -= count
+        return came, np.concatenate(parts)
+
+
+class Session:
+    """One open socket.
+
+    Args:
+        socket: Accepted.
+        number: Number of the session, unique in this server.
+        pool: Who makes motion.
+        config: Limits.
+        metrics: What is counted.
+    """
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        number: int,
+        pool: WorkerPool,
+        config: ServerConfig,
+        metrics: Metrics,
+    ) -> None:
+        self._socket, self._number = socket, number
+        self._pool, self._config, self._metrics = pool, config, metrics
+        self._worker = pool.attach()
+        self._turn: _Turn | None = None
+        self._last_turn = 0
+        self._heard = asyncio.Event()
+        self._room = asyncio.Event()
+        self._outbox: deque[tuple[_Turn | None, bytes | str, int]] = deque()
+        self._due = asyncio.Event()
+        self._started = time.monotonic()
+        self._credit = config.max_messages_per_second * _BURST_SECONDS
+        self._credit_time = self._started
+
+    async def run(self) -> tuple[int, str]:
+        """Serve the client until one side ends.
+
+        Returns:
+            Close code and reason.
+        """
+        config = self._config
+        ready = Ready(PROTOCOL_VERSION, config.max_ahead_seconds, config.max_session_seconds)
+        self._post(ready)
+        tasks = [
+            asyncio.ensure_future(part) for part in (self._read(), self._speak(), self._send())
+        ]
+        try:
+            done, _ = await asyncio.wait(
+                tasks, timeout=config.max_session_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                return await self._close(CLOSE_TIMEOUT, "the session has lasted long enough")
+            await next(iter(done))
+        except WebSocketDisconnect as error:
+            return error.code, error.reason or ""
+        except SessionOver as error:
+            return await self._close(error.code, error.reason)
+        except ProtocolError as error:
+            message, hint = describe(error)
+            return await self._close(CLOSE_BAD_MESSAGE, message, hint)
+        except WorkerLost as error:
+            return await self._close(CLOSE_FAILED, describe(error)[0], describe(error)[1])
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._pool.detach(self._worker, self._number)
+        return 1000, ""
+
+    async def _close(self, code: int, reason: str, hint: str = "connect again") -> tuple[int, str]:
+        """Tell the client why, and close; a client that does not listen is left alone."""
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            failure = write_message(Failure(reason, hint, True))
+            with suppress(RuntimeError, WebSocketDisconnect, OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._socket.send_text(failure), 1.0)
+                await asyncio.wait_for(self._socket.close(code, reason[:120]), 1.0)
+        return code, reason
+
+    # Reading
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                message = await asyncio.wait_for(
+                    self._socket.receive(), self._config.max_idle_seconds
+                )
+            except asyncio.TimeoutError as error:
+                raise SessionOver(CLOSE_TIMEOUT, "nothing was sent for too long") from error
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1006), message.get("reason"))
+            self._count_message()
+            data = message.get("bytes")
+            if data is not None:
+                await self._hear(data)
+            else:
+                self._obey(read_message(message.get("text") or ""))
+
+    def _count_message(self) -> None:
+        """Refuse floods: each message costs a credit, which comes back with time."""
+        now, rate = time.monotonic(), self._config.max_messages_per_second
+        earned = (now - self._credit_time) * rate
+        self._credit = min(self._credit + earned, rate * _BURST_SECONDS) - 1.0
+        self._credit_time = now
+        if self._credit < 0.0:
+            raise SessionOver(CLOSE_TOO_MANY, "too many messages")
+
+    def _obey(self, message: Start | End | Interrupt) -> None:
+        if isinstance(message, Start):
+            if message.turn <= self._last_turn:
+                raise ProtocolError(f"turn {message.turn} after turn {self._last_turn}")
+            self._cut()
+            self._last_turn = message.turn
+            self._turn = _Turn(message)
+            self._metrics.turns += 1
+            self._check_controls(self._turn)
+        elif isinstance(message, Interrupt):
+            self._cut()
+        elif self._turn is not None and message.turn == self._turn.start.turn:
+            self._turn.ended = True
+        elif message.turn > self._last_turn:
+            raise ProtocolError(f"the end of turn {message.turn}, which has not begun")
+        self._heard.set()
+
+    def _check_controls(self, turn: _Turn) -> None:
+        """A wrong emotion or gaze spoils the turn, not the session."""
+        try:
+            _ = turn.start.controls
+        except InputError as error:
+            turn.over = True
+            self._post(Failure(error.message, error.hint, False))
+
+    def _cut(self) -> None:
+        """End the turn under way, if there is one, and forget what waits of it."""
+        turn, self._turn = self._turn, None
+        if turn is None or turn.over:
+            return
+        turn.over = True
+        turn.blocks.clear()
+        self._room.set()
+        self._metrics.interrupted += 1
+        self._outbox = deque(item for item in self._outbox if item[0] is not turn)
+        self._post(Interrupted(turn.start.turn))
+
+    async def _hear(self, data: bytes) -> None:
+        number, block, samples = unpack_sound(data)
+        if number > self._last_turn:
+            raise ProtocolError(f"sound of turn {number}, which has not begun")
+        turn = self._turn
+        if turn is None or number < turn.start.turn or turn.over:
+            return  # sound of an interrupted turn that was on its way
+        if turn.ended:
+            raise ProtocolError(f"sound of turn {number} after its end")
+        if block != turn.next_block:
+            raise ProtocolError(f"block {block} of turn {number} in place of {turn.next_block}")
+        turn.next_block += 1
+        if not len(samples):
+            return
+        turn.blocks.append((time.monotonic(), samples))
+        turn.waiting += len(samples)
+        self._metrics.sound_seconds += len(samples) / turn.start.rate
+        self._heard.set()
+        while not turn.over and turn.waiting > self._config.max_ahead_seconds * turn.start.rate:
+            self._room.clear()
+            await self._room.wait()
+
+    # Speaking
+
+    async def _speak(self) -> None:
+        while True:
+            turn = self._turn
+            if turn is None or turn.over or not (turn.blocks or turn.ended):
+                self._heard.clear()
+                await self._heard.wait()
+                continue
+            await self._advance(turn)
+
+    async def _advance(self, turn: _Turn) -> None:
+        """Turn what waits of a turn into motion."""
+        if not turn.begun:
+            turn.begun = True
+            await self._pool.run(self._worker, begin, self._number, turn.start)
+        if turn.blocks:
+            came, samples = turn.take()
+            self._room.set()
+            data, frames = await self._pool.run(self._worker, push, self._number, samples)
+            self._metrics.observe_delay(time.monotonic() - came)
+            self._post_motion(turn, data, frames)
+        elif turn.ended and not turn.over:
+            data, frames = await self._pool.run(self._worker, finish, self._number)
+            self._post_motion(turn, data, frames)
+            if not turn.over:
+                turn.over = True
+                self._post(Done(turn.start.turn, turn.frames))
+
+    # Sending
+
+    def _post(self, message: ServerMessage) -> None:
+        self._outbox.append((None, write_message(message), 0))
+        self._due.set()
+
+    def _post_motion(self, turn: _Turn, data: bytes, frames: int) -> None:
+        if turn.over or frames == 0:
+            return
+        turn.frames += frames
+        self._outbox.append((turn, data, frames))
+        limit = self._config.max_behind_seconds * turn.start.fps
+        dropped = 0
+        # The newest message always stays: a file sent at once comes back in large ones.
+        while sum(item[2] for item in self._outbox) > limit:
+            place = next(i for i, item in enumerate(self._outbox) if item[0] is not None)
+            if self._outbox[place][1] is data:
+                break
+            dropped += self._outbox[place][2]
+            del self._outbox[place]
+        if dropped:
+            self._metrics.dropped += dropped
+            self._post(Dropped(turn.start.turn, dropped))
+        self._due.set()
+
+    async def _send(self) -> None:
+        while True:
+            if not self._outbox:
+                self._due.clear()
+                await self._due.wait()
+                continue
+            _, data, frames = self._outbox.popleft()
+            sending = (
+                self._socket.send_bytes(data)
+                if isinstance(data, bytes)
+                else self._socket.send_text(data)
+            )
+            try:
+                await asyncio.wait_for(sending, self._config.send_timeout_seconds)
+            except asyncio.TimeoutError as error:
+                raise SessionOver(CLOSE_TIMEOUT, "the client takes nothing") from error
+            self._metrics.frames += frames

@@ -1,0 +1,405 @@
+"""The server: motion of streams, limits, faults; each fault leaves the other sessions alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from vasa3d.audio.clips import load_audio
+from vasa3d.errors import InputError, OutputError
+from vasa3d.motion.generator import speak
+from vasa3d.server.app import LiveServer
+from vasa3d.server.client import LiveClient, LiveError
+from vasa3d.server.config import ServerConfig
+from vasa3d.server.protocol import (
+    CLOSE_BAD_MESSAGE,
+    CLOSE_FULL,
+    CLOSE_TIMEOUT,
+    CLOSE_TOO_MANY,
+    CLOSE_WRONG_TOKEN,
+    MAX_BLOCK_BYTES,
+    SUBPROTOCOL,
+    End,
+    Interrupt,
+    Start,
+    pack_sound,
+    write_message,
+)
+from vasa3d.server.run import run_server
+from vasa3d.types import AudioClip
+from vasa3d.weights import assets_dir
+from web_tools import small_avatar
+
+SPEECH = load_audio(assets_dir() / "demo.flac").samples[: 16000 * 3]
+
+
+@dataclass
+class Running:
+    """A server in a thread."""
+
+    live: LiveServer
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/live"
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=30, **options)
+
+
+def start(folder: Path, **limits: Any) -> Iterator[Running]:
+    folder.mkdir(exist_ok=True)
+    if not (folder / "me.vasa3d").exists():
+        small_avatar().save(folder / "me.vasa3d")
+    config = ServerConfig(port=0, workers=1, **limits)
+    live = LiveServer(config, [folder / "me.vasa3d"])
+    options = uvicorn.Config(
+        live.app, port=0, log_config=None, ws_max_size=MAX_BLOCK_BYTES, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(options)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.05)
+    yield Running(live, server.servers[0].sockets[0].getsockname()[1])
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    yield from start(tmp_path_factory.mktemp("server"))
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+async def say(url: str, samples: np.ndarray, rate: int = 16000, block: int = 640, **options: Any):
+    """All motion of some sound, frame numbers checked."""
+    async with LiveClient(url) as client:
+        turn = await client.begin(rate, **options)
+        for first in range(0, len(samples), block):
+            await turn.push(samples[first : first + block])
+        await turn.end()
+        return await collect(turn)
+
+
+async def collect(turn) -> tuple[np.ndarray, np.ndarray]:
+    dyn, pose = [], []
+    async for first, motion in turn:
+        assert first == sum(map(len, dyn))
+        dyn.append(motion.dyn)
+        pose.append(motion.pose)
+    return np.concatenate(dyn), np.concatenate(pose)
+
+
+async def closing_code(
+    url: str, *messages: str | bytes, protocols=(SUBPROTOCOL,), **options
+) -> int:
+    """Send messages and wait for the server to close."""
+    async with connect(url, subprotocols=list(protocols), **options) as socket:
+        try:
+            for message in messages:
+                await socket.send(message)
+            async for _ in socket:
+                pass
+        except ConnectionClosed:
+            pass
+    return socket.close_code or 0
+
+
+def begin(turn: int = 1, rate: int = 16000, **options: Any) -> str:
+    return write_message(Start(turn=turn, rate=rate, **options))
+
+
+def test_a_stream_gives_the_motion_of_the_whole_file(server) -> None:
+    dyn, pose = run(say(server.url, SPEECH, seed=3))
+    wanted = speak(AudioClip(np.round(SPEECH * 32767).astype(np.float32) / 32768), seed=3)
+    assert dyn.shape == wanted.dyn.shape
+    assert np.abs(dyn - wanted.dyn).max() < 1e-3
+    assert np.abs(pose - wanted.pose).max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_sound_of_any_rate_gives_nearly_the_same_motion(server, rate) -> None:
+    import soxr
+
+    dyn, _ = run(say(server.url, soxr.resample(SPEECH, 16000, rate), rate=rate, block=rate // 25))
+    wanted = speak(AudioClip(SPEECH))
+    assert abs(len(dyn) - len(wanted)) <= 1
+    jaw, wanted_jaw = dyn[: len(wanted), 17], wanted.channel("jawOpen")[: len(dyn)]
+    assert np.corrcoef(jaw, wanted_jaw)[0, 1] > (0.8 if rate == 8000 else 0.97)
+
+
+def test_motion_comes_while_the_sound_still_flows(server) -> None:
+    async def work() -> float:
+        async with LiveClient(server.url) as client:
+            turn = await client.begin(16000)
+            await turn.push(SPEECH[: 16000 * 2])
+            _, motion = await turn.arrived.get()
+            frames = len(motion)
+            while not turn.arrived.empty() or frames < 40:
+                item = await turn.arrived.get()
+                frames += len(item[1])
+            return frames / 25
+
+    assert run(work()) > 1.6
+
+
+def test_an_interruption_ends_a_turn_and_the_next_one_starts_clean(server) -> None:
+    async def work() -> np.ndarray:
+        async with LiveClient(server.url) as client:
+            first = await client.begin(16000)
+            await first.push(SPEECH)
+            await first.arrived.get()
+            await client.interrupt()
+            while await first.arrived.get() is not None:
+                pass
+            await first.push(SPEECH[:1600])  # was on its way: no error
+            second = await client.begin(16000, seed=3)
+            await second.push(SPEECH)
+            await second.end()
+            return (await collect(second))[0]
+
+    dyn = run(work())
+    alone, _ = run(say(server.url, SPEECH, seed=3))
+    assert np.array_equal(dyn, alone)
+
+
+def test_a_wrong_control_spoils_the_turn_only(server) -> None:
+    async def work() -> None:
+        async with LiveClient(server.url) as client:
+            turn = await client.begin(16000, emotion={"bored": 1.0})
+            await turn.push(SPEECH[:1600])
+            with pytest.raises(LiveError, match="bored"):
+                await collect(turn)
+            turn = await client.begin(16000, emotion={"happy": 1.0})
+            await turn.push(SPEECH[:16000])
+            await turn.end()
+            assert len((await collect(turn))[0]) == 25
+
+    run(work())
+
+
+GARBAGE = {
+    "no json": ("{",),
+    "no object": ("[1]",),
+    "no type": ("{}",),
+    "unknown type": ('{"type": "fly"}',),
+    "nested": ("[" * 4000,),
+    "long text": ("x" * 5000,),
+    "no rate": ('{"type": "start", "turn": 1}',),
+    "low rate": ('{"type": "start", "turn": 1, "rate": 100}',),
+    "wrong type": ('{"type": "start", "turn": 1, "rate": "fast"}',),
+    "not a number": ('{"type": "start", "turn": 1, "rate": NaN}',),
+    "infinite": ('{"type": "start", "turn": 1, "rate": 16000, "fps": Infinity}',),
+    "unknown field": ('{"type": "start", "turn": 1, "rate": 16000, "x": 1}',),
+    "old turn": (begin(2), begin(2)),
+    "sound of no turn": (pack_sound(1, 0, np.zeros(4, np.int16)),),
+    "short": (begin(), b"abc"),
+    "odd": (begin(), bytes(11)),
+    "blocks out of order": (begin(), pack_sound(1, 1, np.zeros(4, np.int16))),
+    "block again": (begin(), *[pack_sound(1, 0, np.zeros(4, np.int16))] * 2),
+    "end of no turn": (write_message(End(7)),),
+}  # fmt: skip
+
+
+def test_garbage_ends_its_own_session_with_a_clear_code(server) -> None:
+    async def work() -> None:
+        other = asyncio.ensure_future(say(server.url, SPEECH, seed=1))
+        codes = await asyncio.gather(
+            *(closing_code(server.url, *messages) for messages in GARBAGE.values())
+        )
+        assert dict.fromkeys(GARBAGE, CLOSE_BAD_MESSAGE) == dict(zip(GARBAGE, codes, strict=True))
+        dyn, _ = await other
+        assert len(dyn) == 75
+
+    run(work())
+
+
+def test_oversized_messages_are_refused(server) -> None:
+    assert run(closing_code(server.url, begin(), bytes(MAX_BLOCK_BYTES + 2))) == 1009
+
+
+def test_clients_that_vanish_leave_nothing_behind(server) -> None:
+    async def work() -> None:
+        for _ in range(5):
+            socket = await connect(server.url, subprotocols=[SUBPROTOCOL])
+            await socket.send(begin())
+            await socket.send(pack_sound(1, 0, np.zeros(16000, np.int16)))
+            socket.transport.abort()
+        while server.live.metrics.sessions:
+            await asyncio.sleep(0.05)
+        assert len((await say(server.url, SPEECH[:16000]))[0]) == 25
+
+    run(work())
+
+
+def test_many_reconnects_leave_nothing_behind(server) -> None:
+    async def one() -> None:
+        async with LiveClient(server.url) as client:
+            turn = await client.begin(16000)
+            await turn.push(SPEECH[:320])
+
+    async def work() -> None:
+        for _ in range(10):
+            await asyncio.gather(*(one() for _ in range(10)))
+        while server.live.metrics.sessions:
+            await asyncio.sleep(0.05)
+
+    run(work())
+    assert server.live.metrics.closed[1000] >= 100
+    assert not server.live._addresses
+
+
+def test_a_slow_reader_loses_old_frames_and_others_none(tmp_path) -> None:
+    from starlette.websockets import WebSocketState
+
+    from vasa3d.server.metrics import Metrics
+    from vasa3d.server.session import Session, _Turn
+
+    class Idle:
+        application_state = WebSocketState.CONNECTED
+
+    class Pool:
+        def attach(self) -> int:
+            return 0
+
+    async def work() -> None:
+        metrics = Metrics()
+        session = Session(Idle(), 1, Pool(), ServerConfig(max_behind_seconds=2.0), metrics)
+        turn = _Turn(Start(turn=1, rate=16000))
+        for _ in range(10):
+            session._post_motion(turn, object(), 10)
+        kept = [frames for _, data, frames in session._outbox if not isinstance(data, str)]
+        assert sum(kept) == 50 and metrics.dropped == 50
+        told = [json.loads(data) for _, data, _ in session._outbox if isinstance(data, str)]
+        assert sum(message["frames"] for message in told) == 50
+
+    run(work())
+
+
+def test_limits_on_sessions_time_and_messages(tmp_path) -> None:
+    limits = {"max_sessions": 3, "max_sessions_per_address": 2, "max_idle_seconds": 1.0}
+    for server in start(tmp_path / "s", max_messages_per_second=5.0, **limits):
+
+        async def work(url: str) -> None:
+            async with LiveClient(url), LiveClient(url):
+                with pytest.raises(LiveError) as refused:
+                    await LiveClient(url).__aenter__()
+                assert refused.value.code in (CLOSE_TOO_MANY, CLOSE_FULL)
+            flood = [write_message(Interrupt())] * 100
+            assert await closing_code(url, *flood) == CLOSE_TOO_MANY
+            assert await closing_code(url) == CLOSE_TIMEOUT
+
+        run(work(server.url))
+
+
+def test_a_token_is_asked_for_and_pages_of_others_stay_out(tmp_path) -> None:
+    for server in start(tmp_path / "s", token="sesame"):
+
+        async def work(url: str) -> None:
+            for wrong in (None, "open", "sesame2"):
+                with pytest.raises(LiveError) as refused:
+                    await LiveClient(url, wrong).__aenter__()
+                assert refused.value.code == CLOSE_WRONG_TOKEN
+            async with LiveClient(url, "sesame"):
+                pass
+            code = await closing_code(
+                url, protocols=(SUBPROTOCOL, "bearer.sesame"), origin="https://evil.example"
+            )
+            assert code == CLOSE_WRONG_TOKEN
+
+        run(work(server.url))
+        assert server.get("/avatars/me").status_code == 401
+        bearer = {"Authorization": "Bearer sesame"}
+        assert server.get("/avatars/me", headers=bearer).status_code == 200
+        assert server.get("/metrics").status_code == 401
+        assert server.get("/").status_code == server.get("/healthz").status_code == 200
+
+
+def test_other_hosts_names_are_refused(server) -> None:
+    assert server.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_page_and_its_files(server) -> None:
+    page = server.get("/")
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert '"server": "live"' in page.text and '"avatars/me"' in page.text
+    for name in ("player.js", "page.js", "page.css"):
+        assert server.get(f"/{name}").status_code == 200
+    assert server.get("/avatars/you").status_code == 404
+    assert server.get("/avatars/..%2Fme.vasa3d").status_code == 404
+    first = server.get("/avatars/me")
+    again = server.get("/avatars/me", headers={"If-None-Match": first.headers["ETag"]})
+    assert again.status_code == 304 and not again.content
+
+
+def test_metrics_count(server) -> None:
+    before = server.live.metrics.frames
+    run(say(server.url, SPEECH[:16000]))
+    text = server.get("/metrics").text
+    assert server.live.metrics.frames == before + 25
+    assert f"vasa3d_frames_total {before + 25}" in text
+    assert 'vasa3d_motion_delay_seconds_bucket{le="+Inf"}' in text
+
+
+def test_an_avatar_that_is_replaced_is_read_again(tmp_path) -> None:
+    for server in start(tmp_path / "s"):
+        path = tmp_path / "s" / "me.vasa3d"
+        old = server.get("/avatars/me").content
+        path.write_bytes(b"half a file")
+        assert server.get("/avatars/me").content == old
+        small_avatar(rank=0).save(path, force=True)
+        new = server.get("/avatars/me").content
+        assert new != old and len(new) < len(old)
+
+
+def test_a_worker_that_dies_is_replaced(server) -> None:
+    async def work() -> None:
+        executor = server.live._pool._executors[0]
+        async with LiveClient(server.url) as client:
+            turn = await client.begin(16000)
+            await turn.push(SPEECH[:8000])
+            await turn.arrived.get()
+            for process in list(executor._processes.values()):
+                process.kill()
+            await asyncio.sleep(0.5)
+            with pytest.raises(LiveError):
+                for _ in range(20):
+                    await turn.push(SPEECH[:8000])
+                    await asyncio.sleep(0.1)
+                await collect(turn)
+        assert len((await say(server.url, SPEECH[:16000]))[0]) == 25
+
+    run(work())
+    assert server.live.metrics.worker_losses == 1
+
+
+def test_settings_that_cannot_be(tmp_path) -> None:
+    with pytest.raises(InputError, match="token"):
+        ServerConfig(host="0.0.0.0")
+    with pytest.raises(InputError, match="token"):
+        ServerConfig(token="a b")
+    with pytest.raises(InputError, match="port"):
+        ServerConfig(port=70000)
+    small_avatar().save(tmp_path / "me.vasa3d")
+    with pytest.raises(OutputError, match="listened"):
+        run_server(ServerConfig(host="192.0.2.1", token="xxxx"), [tmp_path / "me.vasa3d"], print)
