@@ -91,13 +91,14 @@ _JAW_SLACK, _LIPS_SLACK = 0.4, 0.65
 """Share of jaw and lip motion that is left in mumbled speech."""
 _LABIODENTAL_THRESHOLD = 0.25
 _ROUND_GAIN = 1.8
+_DOUBT = np.float32(0.01)
 _ROUND = ("U", "O", "W")
 _LEAST_PUCKER = 0.40
 _HOLD_BEFORE, _HOLD_AFTER = 3, 2
 _NEAR = 6
 _EASE = np.array([0.5, 1.1, 1.4, 1.1, 0.5])
 _PAUSE_FRAMES = 18
-_LOUD_RANGE_DB = 14.0
+_LOUD_RANGE_DB, _VIGOUR = 14.0, np.float32(0.15)
 _ROUND_COLUMNS = [VISEME_INDEX[name] for name in _ROUND]
 
 
@@ -165,8 +166,9 @@ def mouth(
     jaw = _JAW_SLACK + (1.0 - _JAW_SLACK) * articulation
     jaw /= _LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation
     out[:, ARKIT_INDEX["jawOpen"]] *= np.float32(jaw) * _vigour(activity.level)
-    teeth = _pulse(activity.visemes[:, VISEME_INDEX["FV"]], _LABIODENTAL_THRESHOLD)
-    shut = _pulse(activity.closure, threshold)
+    lips, bite = (activity.visemes[:, VISEME_INDEX[name]] for name in ("PBM", "FV"))
+    teeth = _pulse(bite, _LABIODENTAL_THRESHOLD)
+    shut = _pulse(activity.closure * _rather(lips, bite), threshold)
     _bite(out, teeth * (np.float32(1.0) - shut))
     _shut(out, shut)
     return np.clip(out, 0.0, 1.0), np.maximum(teeth, shut)
@@ -204,7 +206,12 @@ def _vigour(level: F32) -> F32:
     """(n,) 0.85 for soft .. 1.15 for loud speech against the last quarter second."""
     mean = _filter(np.maximum(level, -75.0), _recent(FRAMES_BEHIND + FRAMES_AHEAD + 1))
     now = _filter(level, _kernel("jaw"))
-    return (1.0 + 0.15 * np.tanh((now - mean) / _LOUD_RANGE_DB)).astype(np.float32)
+    return (1.0 + _VIGOUR * np.tanh((now - mean) / _LOUD_RANGE_DB)).astype(np.float32)
+
+
+def _rather(first: F32, second: F32) -> F32:
+    """(T,) share in [0, 1] of the first of two rival posteriors; near 1 where both are small."""
+    return (first**2 + _DOUBT) / (first**2 + second**2 + _DOUBT)
 
 
 def _pulse(posterior: F32, threshold: float) -> F32:

@@ -78,9 +78,26 @@ def train_pronunciation(
     yield Event("done", data={**figures, "entries": len(rules) + len(whole)})
 
 
+def frequent_words(path: str | Path, count: int = 6000) -> list[str]:
+    """The commonest words of a text file.
+
+    Raises:
+        InputError: Not a readable text.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8").lower()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text.", hint="give a text file") from error
+    return [word for word, _ in Counter(re.findall(r"[a-z']+", text)).most_common(count)]
+
+
 def _read(path: Path) -> list[Word]:
-    words = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    words: list[Word] = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read.", hint="give a pronouncing dictionary") from error
+    for line in lines:
         word, *phones = line.split("#")[0].split() or [""]
         names = tuple(phone.rstrip("012").lower() for phone in phones)
         fits = 0 < len(names) <= 2 * len(word) and all(name in ARPABET for name in names)

@@ -22,14 +22,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
 from vasa3d.audio.features import log_mel
+from vasa3d.errors import InputError
 from vasa3d.files import atomic_file
 from vasa3d.motion.phones import MASKED
-from vasa3d.motion.speech import SOUND_INDEX, SOUNDS, SpeechWeights
+from vasa3d.motion.speech import SOUND_INDEX, SOUNDS, SpeechWeights, weights_from_tensors
 from vasa3d.training import speech_data as data
 from vasa3d.training.speech_net import SpeechNet
 from vasa3d.types import F32, Event
@@ -331,6 +333,22 @@ def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     """[start, end) of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def read_network(path: str | Path) -> SpeechWeights:
+    """The network in a file that ``ship`` wrote.
+
+    Raises:
+        InputError: No such network.
+    """
+    try:
+        with safe_open(str(path), "numpy") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            return weights_from_tensors(tensors, handle.metadata()["layers"])
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} holds no speech network.", hint="give a file that vasa3d train speech wrote"
+        ) from error
 
 
 def ship(

@@ -1,0 +1,91 @@
+"""How a mouth moves, told without phone times."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vasa3d.cli import main
+from vasa3d.errors import InputError
+from vasa3d.evaluation.mouth import mouth_figures
+from vasa3d.motion.pronunciation import WINDOWS, letter_phones, window_of
+from vasa3d.training.pronunciation import frequent_words, train_pronunciation
+
+
+def test_openings_are_counted_once() -> None:
+    gap = np.full(100, 0.0, np.float32)
+    gap[10:20] = 0.01
+    gap[20:22] = 0.002
+    gap[22:30] = 0.01
+    gap[60:70] = 0.004
+    figures = mouth_figures(gap, 25.0)
+    assert figures["openings_per_second"] == pytest.approx(0.5)
+    assert figures["open"] == pytest.approx(0.28)
+    assert figures["shut"] == pytest.approx(0.70)
+    assert figures["widest_metres"] == pytest.approx(0.01)
+
+
+def test_command_tells_silence_from_speech(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vasa3d.weights import assets_dir
+
+    soundfile.write(tmp_path / "silence.wav", np.zeros(32000, np.float32), 16000)
+    code = main(
+        [
+            "evaluate",
+            "mouth",
+            str(tmp_path / "silence.wav"),
+            str(assets_dir() / "demo.flac"),
+            "--json",
+        ]
+    )
+    assert not code
+    clips = json.loads(capsys.readouterr().out)["clips"]
+    assert clips["silence.wav"]["shut"] == 1.0
+    assert 0.4 < clips["demo.flac"]["open"] < 0.95
+    assert 0.5 < clips["demo.flac"]["openings_per_second"] < 3.0
+
+
+def dictionary(path: Path) -> Path:
+    """A language in which every consonant is followed by a, and c is said s before i."""
+    consonants = {"b": "B", "d": "D", "f": "F", "g": "G", "k": "K", "l": "L", "m": "M", "n": "N"}
+    vowels = {"a": "AA1", "i": "IY0", "o": "OW2"}
+    said = consonants | {"c": "K"}
+    lines = []
+    for a in said:
+        for x, first in vowels.items():
+            for b in said:
+                for y, second in vowels.items():
+                    before = "S" if (a, x) == ("c", "i") else said[a]
+                    after = "S" if (b, y) == ("c", "i") else said[b]
+                    lines.append(f"{a}{x}{b}{y} {before} {first} {after} {second}")
+                    lines.append(f"{a}{x}{b} {before} {first} {said[b]}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_pronunciations_are_learned(tmp_path: Path) -> None:
+    source = dictionary(tmp_path / "words.dict")
+    *_, last = train_pronunciation(source, tmp_path / "p.safetensors", [])
+    assert last.data["words_right"] > 0.95
+    assert last.data["phones_right"] > 0.97
+
+
+def test_the_widest_window_that_is_known_decides() -> None:
+    last = len(WINDOWS) - 1
+    rules = {window_of("cat", 0, last): ("k",), window_of("cit", 0, last - 1): ("s",)}
+    assert letter_phones(rules, "cat", 0) == ("k",)
+    assert letter_phones(rules, "cit", 0) == ("s",)
+    assert letter_phones(rules, "dog", 0) == ()
+
+
+def test_no_dictionary_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        next(train_pronunciation(tmp_path / "missing", tmp_path / "p", []))
+    (tmp_path / "text").write_text("this is no dictionary")
+    with pytest.raises(InputError, match="no pronouncing dictionary"):
+        next(train_pronunciation(tmp_path / "text", tmp_path / "p", []))
+    assert frequent_words(tmp_path / "text", 2)[0] in ("this", "is", "no", "dictionary")
