@@ -92,6 +92,35 @@ def lipsync(
     reporter.finish({**figures, "sentences": len(sentences)}, _table(figures))
 
 
+@app.command()
+def mouth(
+    recordings: Annotated[
+        list[Path], typer.Argument(metavar="AUDIO...", help="Recordings, of speech or not.")
+    ],
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How does the mouth move, whatever the recording: frozen, flapping, shut where nobody speaks?
+
+    \b
+    Examples:
+      vasa3d evaluate mouth whispered.wav music.mp3 --json
+    """
+    from vasa3d.audio.clips import load_audio
+    from vasa3d.evaluation.mouth import mouth_events
+
+    reporter = Reporter(as_json)
+    clips = [(path.name, load_audio(path)) for path in recordings]
+    table = reporter.follow(mouth_events(clips, seed=seed), "mouth")["clips"]
+    lines = [f"{'':32} openings/s   open   shut  widest mm"]
+    lines += [
+        f"{name:32} {row['openings_per_second']:10.2f} {row['open']:6.0%} {row['shut']:6.0%}"
+        f" {1000 * row['widest_metres']:10.1f}"
+        for name, row in table.items()
+    ]
+    reporter.finish({"clips": table}, "\n".join(lines))
+
+
 def _demo_avatar(reporter: Reporter, seed: int) -> Avatar:
     """The avatar of the portrait that scikit-image brings along."""
     import skimage.data
