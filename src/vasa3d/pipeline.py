@@ -31,7 +31,7 @@ from vasa3d.exchange.cameras import read_key_frames
 from vasa3d.files import input_file
 from vasa3d.geometry.cameras import orbit
 from vasa3d.head import load_head
-from vasa3d.metrics import landmark_distance, psnr
+from vasa3d.metrics import landmark_distance, psnr, ssim
 from vasa3d.motion.generator import MotionControls
 from vasa3d.motion.generator import speak as speak_clip
 from vasa3d.motion.transcript import Transcript
@@ -468,6 +468,7 @@ def _report(avatar: Avatar, analysis: Analysis) -> dict[str, Any]:
         else round(landmark_distance(found[:NUM_MESH_LANDMARKS, :2], wanted, width), 5),
         "landmark_fit_error": round(analysis.fit.landmark_error, 5),
         "psnr_source": round(float(psnr(drawn.rgb, target, matte)), 2),
+        "ssim_source": round(float(ssim(drawn.rgb, target, matte)), 4),
         "gaussians": len(avatar.gaussians),
         "warnings": list(analysis.warnings),
     }

@@ -27,6 +27,7 @@ def _group() -> None:
 app.command()(protocols.reenact)
 app.command()(protocols.pair)
 app.command("novel-view")(protocols.novel_view)
+app.command()(protocols.source)
 
 
 @app.command()

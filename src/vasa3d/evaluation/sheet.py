@@ -17,7 +17,7 @@ from vasa3d.geometry.cameras import orbit
 from vasa3d.pipeline import render, resolve_background, turning_point
 from vasa3d.types import ARKIT_INDEX, U8, MotionLatents
 
-VIEWS_DEGREES = (-45.0, -20.0, 0.0, 20.0, 45.0)
+VIEWS_DEGREES = (-60.0, -30.0, 0.0, 30.0, 60.0)
 SHAPES: dict[str, dict[str, float]] = {
     "jaw open": {"jawOpen": 0.6},
     "pucker": {"mouthPucker": 0.9, "mouthFunnel": 0.2},
@@ -56,6 +56,20 @@ def contact_sheet(avatar: Avatar, side: int = 256) -> U8:
         ),
     ]
     return np.vstack([np.hstack(above), np.hstack(below)])
+
+
+def small_sheet(avatar: Avatar, side: int = 160) -> U8:
+    """Views and shapes of an avatar in one row, before white.
+
+    Args:
+        avatar: The avatar.
+        side: Side of each picture, 64 to 2048 pixels.
+
+    Returns:
+        (side, 10 side, 3) uint8.
+    """
+    whole = contact_sheet(avatar, side)
+    return np.hstack([whole[:side, side:], whole[side:, side:]])
 
 
 def write_sheet(path: str | Path, sheet: U8, *, force: bool = False) -> None:
