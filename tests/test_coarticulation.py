@@ -119,6 +119,40 @@ def test_amplitude_scales_openings_and_spares_closures() -> None:
     assert soft[38] < 0.3
 
 
+@pytest.mark.parametrize("style", [0.0, 0.5, 1.0, 1.5, 2.0])
+def test_contacts_hold_in_every_style(style: float) -> None:
+    script = [("sil", 20), ("A", 14), ("PBM", 8), ("E", 14), ("sil", 20)]
+    channels, _ = coarticulation.mouth(activity([*script, ("sil", DELAY)]), 0.3, 1.0, style)
+    gap = 1000.0 * lip_gap(MotionLatents(channels, np.zeros((len(channels), 6), np.float32), 100.0))
+    assert gap[DELAY + 38] < 0.3
+    assert gap[DELAY + 27] > 2.0
+
+
+def test_mumbling_stills_the_jaw_more_than_the_lips() -> None:
+    script = [("sil", 20), ("A", 14), ("U", 14), ("sil", 20)]
+
+    def peaks(style: float) -> np.ndarray:
+        channels, _ = coarticulation.mouth(activity(script), 0.3, 1.0, style)
+        return channels[:, [ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthPucker"]]].max(axis=0)
+
+    mumbled, plain, clear = peaks(0.0), peaks(1.0), peaks(2.0)
+    assert (mumbled < plain).all()
+    assert (plain < clear).all()
+    assert mumbled[0] / plain[0] < mumbled[1] / plain[1] - 0.1
+
+
+def test_f_is_not_shut_like_p() -> None:
+    script = [("sil", 20), ("A", 12), ("FV", 9), ("A", 12), ("sil", 20)]
+    doubtful = activity(script)
+    said = doubtful.visemes.argmax(axis=1) == VISEME_INDEX["FV"]
+    doubtful.visemes[said, VISEME_INDEX["FV"]] = 0.6
+    doubtful.visemes[said, VISEME_INDEX["PBM"]] = 0.35
+    doubtful.closure[said] = 0.4
+    channels, _ = coarticulation.mouth(doubtful, 0.3)
+    assert channels[20 + 12 + 4 + DELAY, ARKIT_INDEX["mouthRollLower"]] > 0.2
+    assert channels[20 + 12 + 4 + DELAY, ARKIT_INDEX["mouthClose"]] < 0.01
+
+
 def test_motion_is_smooth() -> None:
     channels, _ = lips([("sil", 20), ("A", 8), ("PBM", 6), ("O", 8), ("SZ", 8), ("sil", 20)])
     assert np.abs(np.diff(channels, axis=0)).max() < 0.15

@@ -9,6 +9,7 @@ import torch
 from vasa3d.audio.features import log_mel
 from vasa3d.motion import phones
 from vasa3d.motion.alignment import align
+from vasa3d.motion.coarticulation import LOOK_AHEAD_SECONDS
 from vasa3d.motion.speech import (
     SOUND_INDEX,
     SOUND_VISEME,
@@ -75,9 +76,10 @@ def test_posteriors_are_a_distribution(weights: SpeechWeights) -> None:
     np.testing.assert_allclose(activity.visemes.sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_shipped_network_looks_120_ms_ahead_at_most() -> None:
+def test_shipped_network_looks_75_ms_ahead_at_most() -> None:
     weights = load_speech_weights()
-    assert weights.look_ahead_seconds <= 0.120
+    assert weights.look_ahead_seconds <= 0.075
+    assert weights.look_ahead_seconds + LOOK_AHEAD_SECONDS <= 0.110
     samples = noise(1.0)
     changed = samples.copy()
     cut = 9600

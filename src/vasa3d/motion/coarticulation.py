@@ -89,7 +89,7 @@ _SIGMA_FRAMES = {"jaw": (3.4, 3.4), "round": (8.0, 4.5), "aperture": (2.6, 2.6)}
 _SILENT = VISEME_INDEX["sil"]
 _JAW_SLACK, _LIPS_SLACK = 0.4, 0.65
 """Share of jaw and lip motion that is left in mumbled speech."""
-_LABIODENTAL_THRESHOLD = 0.25
+_LABIODENTAL_THRESHOLD = 0.13
 _ROUND_GAIN = 1.8
 _DOUBT = np.float32(0.01)
 _ROUND = ("U", "O", "W")

@@ -50,7 +50,7 @@ GENERATED_SHARES = {
     "flite": 8, "espeak": 4, "espeak_foreign": 4, "festival": 3, "festival_foreign": 2, "silence": 3,
 }  # fmt: skip
 MIXED_SHARES = {
-    "real": 9, "flite": 3, "espeak": 1, "espeak_foreign": 4, "festival": 1, "festival_foreign": 2, "silence": 4,
+    "real": 9, "flite": 2, "espeak": 1, "espeak_foreign": 4, "festival": 1, "festival_foreign": 2, "silence": 5,
 }  # fmt: skip
 
 
@@ -67,12 +67,16 @@ class SpeechTrainingConfig:
         corpus: How much material is made.
     """
 
-    rounds: tuple[int, ...] = (150, 900, 2000)
+    rounds: tuple[int, ...] = (700, 1600, 2600, 4000)
     crop_frames: int = 256
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2.5e-3
     channels: int = 144
     averaging: float = 0.998
     corpus: data.CorpusConfig = field(default_factory=data.CorpusConfig)
+
+
+CONTINUED = SpeechTrainingConfig(rounds=(150, 1750), learning_rate=1.5e-3)
+"""For a network that goes on from an earlier one."""
 
 
 def train_speech(
@@ -92,7 +96,7 @@ def train_speech(
             ``speech-metrics.json`` in the work folder are written too.
         work_dir: Cache of takes, features and checkpoints; a rerun continues there.
         seed: Seed of every choice.
-        config: Sizes; the shipped asset uses the defaults.
+        config: Sizes; default: ``SpeechTrainingConfig()``, or ``CONTINUED`` with a start.
         start: Network to go on from; None begins with random weights.
 
     Yields:
@@ -102,7 +106,7 @@ def train_speech(
         MissingError: A speech engine is not installed.
         InputError: The data folder lacks the recordings.
     """
-    config = config or SpeechTrainingConfig()
+    config = config or (SpeechTrainingConfig() if start is None else CONTINUED)
     source, work = Path(data_dir), Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
     yield Event("corpus", message="generating speech")
