@@ -120,6 +120,38 @@ def bench_create(
     )
 
 
+@app.command("stream")
+def bench_stream(
+    audio: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="AUDIO", help="What is said; the built-in sentence by default."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=8, max=600, help="Length of the stream.")] = 20.0,
+    as_json: AsJson = False,
+) -> None:
+    """Time how sound becomes motion as it comes in, in pieces of 40 ms.
+
+    \b
+    Examples:
+      vasa3d bench stream
+      vasa3d bench stream speech.wav --seconds 60 --json
+    """
+    from vasa3d.audio.clips import load_audio
+    from vasa3d.evaluation.streaming import benchmark_stream
+    from vasa3d.weights import assets_dir
+
+    reporter = Reporter(as_json)
+    clip = load_audio(audio if audio is not None else assets_dir() / "demo.flac")
+    result = benchmark_stream(clip, seconds)
+    chunk = result["chunk_ms"]
+    reporter.finish(
+        result,
+        f"a frame comes {result['first_frame_ms']:.0f} ms after its sound; 40 ms of sound take "
+        f"{chunk['median']:.1f} ms (p95 {chunk['p95']:.1f}); a whole recording takes "
+        f"{result['rtf']:.3f} of its length; one core carries {result['streams_per_core']} streams",
+    )
+
+
 def _prepare(
     reporter: Reporter, file: Path | None, gaussians: int | None, threads: int | None
 ) -> Avatar:

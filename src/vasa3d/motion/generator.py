@@ -59,7 +59,7 @@ class GeneratorConfig:
         sampler: How the diffusion transformer is sampled.
     """
 
-    life: str = "diffusion"
+    life: str = "rules"
     lips: str = "rules"
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 

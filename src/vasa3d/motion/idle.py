@@ -97,7 +97,7 @@ class _Blink:
         return self.start + self.close + self.hold + self.open
 
 
-class _Blinks:
+class Blinks:
     """Blinks at random times around ``rate`` a minute."""
 
     def __init__(self, rate: float, rng: np.random.Generator) -> None:
@@ -173,7 +173,7 @@ class IdleLife:
 
         self._head_motion = head_motion
         self._gaze_degrees = np.array(gaze_degrees)
-        self._blinks = _Blinks(blink_rate, rng(1))
+        self._blinks = Blinks(blink_rate, rng(1))
         self._head = _Steps(_draw_head, rng(2), 3)
         self._sway = _Steps(_draw_sway, rng(3), 3)
         self._gaze = _Steps(_draw_gaze, rng(4), 2)

@@ -1,0 +1,182 @@
+"""The diffusion transformer: from noise to motion, four frames at a time, given the voice and what came before.
+
+After VASA-1 (section 3.2), made causal so that it streams. A state is x = [z_dyn, z_pose] of one frame: the code of
+``motion/latents.py`` and the head's pose, scaled to unit variance. With a block of ``BLOCK`` noisy frames x_tau, the
+network tells the clean ones, x^ = H(x_tau, tau, C), where C is
+
+- the frames before, clean, with what was heard at them: their keys and values stay in a cache of ``context`` frames,
+- what is heard at the block's first ``HEARD`` frames, beyond which the voice is not known yet,
+- gaze, distance, emotion and speaking style (``motion/conditions.py``).
+
+Every token is one linear map of [state, voice, known?, conditions, asked?]. Layers are pre-norm,
+
+    x <- x + J attention(m1(x)),   x <- x + N relu(W m2(x)),   m(x) = norm(x) (1 + scale(tau)) + shift(tau)
+
+with a learned bias by distance in time added to the attention's scores. Clean frames have tau = 1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from vasa3d.motion.conditions import CONDITION_SIZE
+from vasa3d.motion.latents import LATENT_SIZE
+from vasa3d.motion.voice import VOICE_SIZE
+from vasa3d.types import F32
+from vasa3d.weights import load_asset
+
+ASSET = "motion"
+BLOCK = 4
+"""Frames denoised together."""
+HEARD = 2
+"""Frames of a block whose voice is known."""
+STATE_SIZE = LATENT_SIZE + 6
+INPUT_SIZE = STATE_SIZE + VOICE_SIZE + 1 + CONDITION_SIZE + 1
+
+
+@dataclass(frozen=True)
+class DenoiserShape:
+    """Sizes of the network.
+
+    Attributes:
+        width: Of the residual stream.
+        layers: Of the transformer.
+        heads: Of each attention.
+        hidden: Units of each feed-forward part.
+        context: Frames before a block that it sees.
+        time_size: Sines and cosines that tell tau.
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    hidden: int = 384
+    context: int = 40
+    time_size: int = 32
+
+
+def time_features(tau: Any, size: int) -> Any:
+    """(..., size) sines and cosines of tau (...,) in [0, 1]; arrays of NumPy and tensors alike."""
+    if isinstance(tau, np.ndarray):
+        angles = tau[..., None] * (np.pi * 2.0 ** np.linspace(-1.0, 4.0, size // 2))
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).astype(np.float32)
+    import torch
+
+    rates = np.pi * 2.0 ** torch.linspace(-1.0, 4.0, size // 2, device=tau.device)
+    angles = tau[..., None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@dataclass(frozen=True)
+class DenoiserWeights:
+    """The network's numbers.
+
+    Attributes:
+        shape: Sizes.
+        tensors: Weights (inputs, outputs) and biases by name; see ``training.denoiser_net``.
+        mean: (STATE_SIZE,) and ``scale``: a state is (value - mean) / scale.
+    """
+
+    shape: DenoiserShape
+    tensors: dict[str, F32]
+    mean: F32
+    scale: F32
+
+
+def weights_from_tensors(tensors: dict[str, np.ndarray], shape: str) -> DenoiserWeights:
+    """Weights from the asset's tensors and its JSON of ``DenoiserShape``."""
+    held = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
+    mean, scale = held.pop("mean"), held.pop("scale")
+    return DenoiserWeights(DenoiserShape(**json.loads(shape)), held, mean, scale)
+
+
+@cache
+def load_denoiser_weights() -> DenoiserWeights:
+    """The shipped network.
+
+    Raises:
+        MissingError: The asset is missing or damaged.
+    """
+    tensors, metadata = load_asset(ASSET)
+    return weights_from_tensors(tensors, metadata["shape"])
+
+
+class Denoiser:
+    """The network with the memory of one stream."""
+
+    def __init__(self, weights: DenoiserWeights) -> None:
+        self.shape = weights.shape
+        self._t = weights.tensors
+        self._mods: dict[float, list[tuple[F32, ...]]] = {}
+        window = self.shape.context
+        behind = np.arange(BLOCK)[:, None] - np.arange(-window, BLOCK)[None]
+        self._bias = self._t["distances"][:, :, behind + BLOCK - 1]
+        hidden = np.where((behind < 0) | (behind >= window), -1e4, 0.0)
+        self._causal = (self._bias + hidden).astype(np.float32)
+        self._root = np.float32((self.shape.width // self.shape.heads) ** -0.5)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what came before."""
+        s = self.shape
+        # Keys and values of the frames before; the last BLOCK places are for the frames at hand.
+        places = s.context + BLOCK
+        self._past = np.zeros((s.layers, 2, s.heads, places, s.width // s.heads), np.float32)
+        self._known = 0
+
+    def denoise(self, inputs: F32, tau: float) -> F32:
+        """(BLOCK, STATE_SIZE) clean states of noisy inputs (BLOCK, INPUT_SIZE)."""
+        x = self._pass(inputs, tau, self._bias)
+        return _norm(x) @ self._t["outputs.weight"] + self._t["outputs.bias"]
+
+    def remember(self, inputs: F32) -> None:
+        """Take the clean inputs (BLOCK, INPUT_SIZE) of frames that are settled."""
+        self._pass(inputs, 1.0, self._causal)
+        self._past[:, :, :, :-BLOCK] = self._past[:, :, :, BLOCK:].copy()
+        self._known = min(self._known + BLOCK, self.shape.context)
+
+    def _pass(self, inputs: F32, tau: float, bias: F32) -> F32:
+        t, s = self._t, self.shape
+        first = s.context - self._known
+        x = inputs @ t["inputs.weight"] + t["inputs.bias"]
+        for i, (scale1, shift1, scale2, shift2) in enumerate(self._modulation(tau)):
+            qkv = (_norm(x) * scale1 + shift1) @ t[f"attend.{i}.weight"] + t[f"attend.{i}.bias"]
+            parts = qkv.reshape(BLOCK, 3, s.heads, -1).transpose(1, 2, 0, 3)
+            self._past[i, :, :, -BLOCK:] = parts[1:]
+            keys, values = self._past[i, :, :, first:]
+            scores = (parts[0] * self._root) @ keys.transpose(0, 2, 1) + bias[i, :, :, first:]
+            scores -= scores.max(axis=2, keepdims=True)
+            share = np.exp(scores, out=scores)
+            share /= np.add.reduce(share, axis=2, keepdims=True)
+            joined = (share @ values).transpose(1, 0, 2).reshape(BLOCK, s.width)
+            x = x + joined @ t[f"join.{i}.weight"] + t[f"join.{i}.bias"]
+            wide = (_norm(x) * scale2 + shift2) @ t[f"widen.{i}.weight"] + t[f"widen.{i}.bias"]
+            np.maximum(wide, np.float32(0.0), out=wide)
+            x = x + wide @ t[f"narrow.{i}.weight"] + t[f"narrow.{i}.bias"]
+        return x
+
+    def _modulation(self, tau: float) -> list[tuple[F32, ...]]:
+        """Scale and shift of both parts of every layer, kept for the few values of tau there are."""
+        if tau not in self._mods:
+            told = time_features(np.array(tau, np.float32), self.shape.time_size)
+            hidden = told @ self._t["time.weight"] + self._t["time.bias"]
+            hidden = hidden / (1.0 + np.exp(-hidden))
+            layers = []
+            for i in range(self.shape.layers):
+                mod = hidden @ self._t[f"mod.{i}.weight"] + self._t[f"mod.{i}.bias"]
+                scale1, shift1, scale2, shift2 = np.split(mod, 4)
+                layers.append((1.0 + scale1, shift1, 1.0 + scale2, shift2))
+            self._mods[tau] = layers
+        return self._mods[tau]
+
+
+def _norm(x: F32) -> F32:
+    size = np.float32(1.0 / x.shape[1])
+    centred = x - np.add.reduce(x, axis=1, keepdims=True) * size
+    power = np.einsum("ij,ij->i", centred, centred)[:, None] * size
+    return centred / np.sqrt(power + np.float32(1e-5))

@@ -1,0 +1,130 @@
+"""Sampling motion: noise becomes four frames, again and again, as the voice goes on.
+
+With flow matching (Lipman et al. 2023) along x_tau = (1 - tau) e + tau x, the network's clean frames x^ give the way
+to go, so from noise e at tau_0 = 0 a few steps of Euler's method lead to tau_n = 1:
+
+    x <- x + (tau_{k+1} - tau_k) / (1 - tau_k) (x^ - x).
+
+Guidance without a classifier, as VASA-1 uses it: x^ = (1 + a + b) H(all) - a H(no voice) - b H(no wishes).
+
+The noise of a block comes from the seed and the block's number, and a block waits only for the voice of its first
+``HEARD`` frames; so motion does not depend on how the sound was cut into pieces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vasa3d.motion.denoiser import (
+    BLOCK,
+    HEARD,
+    STATE_SIZE,
+    Denoiser,
+    DenoiserWeights,
+    load_denoiser_weights,
+)
+from vasa3d.motion.voice import VOICE_SIZE
+from vasa3d.types import F32
+
+_STREAM = 11
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How motion is sampled.
+
+    Attributes:
+        steps: Steps from noise to motion.
+        voice_guidance: a, how much more than natural the motion follows the voice.
+        wish_guidance: b, the same for gaze, distance, emotion and style.
+        temperature: Size of the noise; less makes calmer motion.
+    """
+
+    steps: int = 4
+    voice_guidance: float = 0.0
+    wish_guidance: float = 0.0
+    temperature: float = 1.0
+
+
+class MotionSampler:
+    """Motion of a growing voice.
+
+    Args:
+        seed: Of the noise.
+        condition: (CONDITION_SIZE,) wishes; may be replaced while running.
+        config: How.
+        weights: A network to use in place of the shipped one.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        condition: F32,
+        config: SamplerConfig | None = None,
+        weights: DenoiserWeights | None = None,
+    ) -> None:
+        self._weights = weights if weights is not None else load_denoiser_weights()
+        self._config = config or SamplerConfig()
+        self._seed = seed
+        self.condition = condition
+        self._denoiser = Denoiser(self._weights)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over."""
+        self._denoiser.reset()
+        self._voice = np.zeros((0, VOICE_SIZE), np.float32)
+        self._settled = np.zeros((0, STATE_SIZE), np.float32)
+        self._block = 0
+
+    def push(self, voice: F32) -> F32:
+        """Take what is heard at n more frames (n, VOICE_SIZE).
+
+        Returns:
+            (m, STATE_SIZE) codes and poses of the frames that it settles, in the units of ``MotionLatents``.
+        """
+        self._voice = np.concatenate([self._voice, voice])
+        blocks = [np.zeros((0, STATE_SIZE), np.float32)]
+        while True:
+            waiting = BLOCK if len(self._settled) else 0
+            if len(self._voice) < waiting + HEARD:
+                break
+            if waiting:
+                known = np.ones((BLOCK, 1), np.float32)
+                heard = self._voice[:BLOCK]
+                self._denoiser.remember(self._inputs(self._settled, heard, known, 1.0))
+                self._voice = self._voice[BLOCK:]
+            self._settled = self._sample()
+            blocks.append(self._settled * self._weights.scale + self._weights.mean)
+        return np.concatenate(blocks)
+
+    def _sample(self) -> F32:
+        """(BLOCK, STATE_SIZE) the next block, scaled."""
+        c = self._config
+        rng = np.random.default_rng([self._seed, _STREAM, self._block])
+        self._block += 1
+        x = rng.standard_normal((BLOCK, STATE_SIZE), np.float32) * np.float32(c.temperature)
+        heard = np.zeros((BLOCK, VOICE_SIZE), np.float32)
+        heard[:HEARD] = self._voice[:HEARD]
+        known = (np.arange(BLOCK) < HEARD).astype(np.float32)[:, None]
+        deaf = np.zeros_like(known)
+        ways = [(heard, known, 1.0, 1.0 + c.voice_guidance + c.wish_guidance)]
+        if c.voice_guidance:
+            ways.append((np.zeros_like(heard), deaf, 1.0, -c.voice_guidance))
+        if c.wish_guidance:
+            ways.append((heard, known, 0.0, -c.wish_guidance))
+        for k in range(c.steps):
+            tau, then = k / c.steps, (k + 1) / c.steps
+            clean = np.zeros_like(x)
+            for *asked, part in ways:
+                clean += np.float32(part) * self._denoiser.denoise(self._inputs(x, *asked), tau)
+            x = x + np.float32((then - tau) / (1.0 - tau)) * (clean - x)
+        return x
+
+    def _inputs(self, state: F32, voice: F32, known: F32, asked: float) -> F32:
+        wishes = np.empty((BLOCK, len(self.condition) + 1), np.float32)
+        wishes[:, :-1] = self.condition * np.float32(asked)
+        wishes[:, -1] = asked
+        return np.concatenate([state, voice, known, wishes], axis=1)
