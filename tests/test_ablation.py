@@ -8,7 +8,7 @@ from vasa3d.customisation.animator import PhotoAnimator
 from vasa3d.customisation.config import CustomisationConfig
 from vasa3d.evaluation.ablation import ablate_events, measure, settings
 
-SMALL = CustomisationConfig(steps=4, size=96, frames=2, prior_size=64, rank=1)
+SMALL = CustomisationConfig(steps=4, size=96, frames=2, prior_size=64, rank=1, budget=None)
 
 
 def test_each_setting_has_one_part_more() -> None:

@@ -75,9 +75,12 @@ def stage(tmp_path, monkeypatch) -> SimpleNamespace:
     """A folder with a photo and a recording, and a pipeline whose slow steps are replaced."""
     calls: dict[str, object] = {}
 
-    def create_events(path, *, face=None, seed=0, quality="standard", checkpoint=None):
+    def create_events(
+        path, *, face=None, seed=0, quality="standard", checkpoint=None, video=None, sds=None
+    ):
         calls["create"] = {"path": Path(path), "face": face, "seed": seed}
         calls["quality"], calls["checkpoint"] = quality, checkpoint
+        calls["video"], calls["sds"] = video, sds
         if not Path(path).exists():
             raise FaceError("no face was found.", hint="use another photo")
         yield Event("analyse", 1, 2, "the picture is dark.", warning=True)
@@ -185,6 +188,12 @@ def test_output_is_named_after_the_input(stage, capsys) -> None:
     assert "me.mp4: 1.0 s, 25 frames of 64x64" in capsys.readouterr().out
     assert run("motion say.wav") == 0
     assert names(stage.folder) >= {"me.mp4", "say.csv"}
+
+
+def test_create_can_learn_from_a_clip_and_a_model(stage, capsys) -> None:
+    assert run("create me.png -o out.vasa3d --video clip.mp4 --sds model --json") == 0
+    assert stage.calls["video"] == Path("clip.mp4") and stage.calls["sds"] == Path("model")
+    capsys.readouterr()
 
 
 def test_create_reports(stage, capsys) -> None:

@@ -50,7 +50,7 @@ def test_frames_lie_where_the_avatar_is_and_move_as_it_does(made, clip) -> None:
     config = ClipConfig(frames=6)
     *_, last = clip_events(clip, made.analysis, avatar, SIZE, config)
     kept = last.data["result"].kept
-    assert len(kept) == 6 and last.data["likeness"] > 0.85
+    assert len(kept) == 6 and last.data["likeness"] > 0.7
     shown = np.concatenate([frame.latents.dyn for frame in kept])
     assert shown[:, ARKIT_INDEX["eyeBlinkLeft"]].max() > 0.4
     assert np.ptp(shown[:, ARKIT_INDEX["jawOpen"]]) > 0.2

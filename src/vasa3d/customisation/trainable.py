@@ -177,7 +177,8 @@ class TrainableAvatar:
             background: (3,) colour or (H, W, 3) picture.
             residual: As for ``pose``.
         """
-        return render_tensors(*self.pose(pose, residual=residual), camera, background=background)
+        means, covariances, opacities, colors = self.pose(pose, residual=residual)
+        return render_tensors(means, covariances, opacities, colors, camera, background=background)
 
     def to_avatar(self) -> Avatar:
         """The avatar that the parameters now stand for."""
