@@ -90,7 +90,7 @@ class SpeechWeights:
 
     Attributes:
         layers: Shape in time of the stem and of each block.
-        kernels: Per layer (kernel * inputs, C) float32, tap-major; biases (C,).
+        kernels: Per layer (kernel * inputs, C) float32, tap-major, columns in a row; biases (C,).
         mixes: Per block (C, C) pointwise weights; biases (C,). None for the stem.
         head: (C, len(SOUNDS) + 1) weights; the last column is the closure head.
     """
@@ -121,7 +121,7 @@ def weights_from_tensors(tensors: dict[str, np.ndarray], config: str) -> SpeechW
     layers = tuple(LayerConfig(*map(int, row)) for row in json.loads(config))
 
     def get(name: str) -> F32:
-        return np.ascontiguousarray(tensors[name], np.float32)
+        return np.asfortranarray(tensors[name], np.float32)
 
     indices = range(len(layers))
     return SpeechWeights(
@@ -158,6 +158,11 @@ def _normalise(x: F32) -> F32:
     return centred / np.sqrt(power + np.float32(1e-5))
 
 
+def _times(x: F32, weight: F32) -> F32:
+    """x @ weight; for the few frames of a chunk this way round, columns in a row, takes half the time."""
+    return (weight.T @ x.T).T
+
+
 class _Layer:
     """One layer of the network as a stream; ``ahead`` frames after its input."""
 
@@ -187,10 +192,10 @@ class _Layer:
             self.buffer = buffer
             return np.zeros((0, len(self.bias)), np.float32)
         taps = [buffer[i * self.config.dilation :][:count] for i in range(self.config.kernel)]
-        y = np.maximum(np.concatenate(taps, axis=1) @ self.weight + self.bias, np.float32(0))
+        y = np.maximum(_times(np.concatenate(taps, axis=1), self.weight) + self.bias, np.float32(0))
         self.buffer = buffer[count:]
         if self.mix is not None:
-            y = self.residual[:count] + y @ self.mix[0] + self.mix[1]
+            y = self.residual[:count] + _times(y, self.mix[0]) + self.mix[1]
             self.residual = self.residual[count:]
         return y
 
@@ -243,7 +248,7 @@ class EncoderStream:
         for layer in self._layers:
             x = layer.step(x, last)
         weight, bias = self.weights.head
-        return _normalise(x) @ weight + bias
+        return _times(_normalise(x), weight) + bias
 
 
 def show(sounds: F32, closure: F32, level: F32) -> SpeechActivity:
