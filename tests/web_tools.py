@@ -19,14 +19,14 @@ from vasa3d.types import NUM_CHANNELS, Camera, MotionLatents
 
 @cache
 def small_avatar(rank: int = 2) -> Avatar:
-    """Someone with a Gaussian on every third triangle, a shell of loose ones, and a random residual."""
+    """Someone with a Gaussian on every twelfth triangle, a shell of loose ones, and a random residual."""
     rng = np.random.default_rng(7)
     head = load_head()
     identity = (0.5 * rng.standard_normal(head.num_identity)).astype(np.float32)
     vertices = canonical_vertices(head.personalised(identity))
-    triangles = np.arange(0, len(head.faces), 3, dtype=np.int32)
+    triangles = np.arange(0, len(head.faces), 12, dtype=np.int32)
     on_skin = vertices[head.faces[triangles]].mean(1)
-    loose = vertices[:: max(1, head.num_vertices // 1500)] * 1.08
+    loose = vertices[:: max(1, head.num_vertices // 400)] * 1.08
     means = np.concatenate([on_skin, loose]).astype(np.float32)
     count, joints = len(means), len(head.joint_names)
     quats = rng.standard_normal((count, 4)).astype(np.float32)
@@ -34,7 +34,7 @@ def small_avatar(rank: int = 2) -> Avatar:
     gaussians = Gaussians(
         means=means,
         quats=quats / np.linalg.norm(quats, axis=1, keepdims=True),
-        scales=rng.uniform(0.001, 0.004, (count, 3)).astype(np.float32),
+        scales=rng.uniform(0.002, 0.008, (count, 3)).astype(np.float32),
         opacities=rng.uniform(0.3, 1.0, count).astype(np.float32),
         colors=np.clip(0.5 + 3.0 * means, 0.0, 1.0).astype(np.float32),
         triangles=triangles,

@@ -1,0 +1,286 @@
+"""The real page in Chromium: what it draws, plays, says and obeys. Software draws here, so speed is not judged."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import io
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_server import start
+from vasa3d.audio.clips import load_audio
+from vasa3d.avatar.avatar import Avatar
+from vasa3d.geometry.cameras import orbit
+from vasa3d.motion.generator import speak
+from vasa3d.pipeline import resolve_background, turning_point
+from vasa3d.renderer import render_cloud
+from vasa3d.server.site import write_site
+from vasa3d.types import AudioClip, MotionLatents
+from vasa3d.weights import assets_dir
+from web_tools import lively_motion, small_avatar
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+SPEECH = assets_dir() / "demo.flac"
+SIDE = 256
+PLAYER = "document.querySelector('vasa-head').player"
+SNAPSHOT = """async ([dyn, pose, yaw, pitch]) => {
+  const player = document.querySelector('vasa-head').player;
+  player.viewpoint = { yawDegrees: yaw, pitchDegrees: pitch, distance: 1 };
+  await player.hold({ dyn: new Float32Array(dyn), pose: new Float32Array(pose) });
+  const reader = new FileReader();
+  const done = new Promise((resolve) => (reader.onload = () => resolve(reader.result)));
+  reader.readAsDataURL(await player.snapshot());
+  return done;
+}"""
+WATCH = """() => {
+  const player = document.querySelector('vasa-head').player;
+  window.seen = [];
+  player.addEventListener('frame', () => {
+    if (player.mediaTime !== null) window.seen.push([player.mediaTime, player.aperture]);
+  });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as control:
+        chromium = control.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--use-angle=swiftshader",
+                "--enable-unsafe-swiftshader",
+                "--autoplay-policy=no-user-gesture-required",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+                "--no-sandbox",
+            ],
+        )
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page, and what went wrong in it."""
+
+    def __init__(self, browser: Any, url: str, size: tuple[int, int] = (SIDE, SIDE)) -> None:
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self.wrong: list[str] = []
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("console", self._listen)
+        self.page.goto(url)
+        self.wait_for("document.querySelector('vasa-head')?.player != null")
+
+    def _listen(self, message: Any) -> None:
+        if message.type in ("error", "warning") and "GL Driver Message" not in message.text:
+            self.wrong.append(message.text)
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.page.close()
+        if kind is None:
+            assert self.wrong == []
+
+    def get(self, expression: str) -> Any:
+        return self.page.evaluate(f"{PLAYER}.{expression}")
+
+    def wait(self, expression: str) -> None:
+        self.wait_for(f"{PLAYER}.{expression}")
+
+    def wait_for(self, expression: str) -> None:
+        """Playwright's own waiting needs eval, which the server's page forbids."""
+        end = time.monotonic() + 60
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, f"{expression} did not come true: {self.wrong}"
+            self.page.wait_for_timeout(20)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an exported page that plays four seconds of speech."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("site")
+    samples, rate = soundfile.read(SPEECH, frames=16000 * 4)
+    soundfile.write(folder / "a.wav", samples, rate)
+    motion = speak(load_audio(folder / "a.wav"))
+    write_site(folder / "page", small_avatar(), "me", motion=motion, audio=folder / "a.wav")
+    with serving(folder / "page") as address:
+        yield address
+
+
+class serving:
+    """A static host."""
+
+    def __init__(self, folder: Path) -> None:
+        class Quiet(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        handler = functools.partial(Quiet, directory=str(folder))
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self._server.server_address[1]}/"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def picture(data: str) -> np.ndarray:
+    image = Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))
+    return np.asarray(image.convert("RGBA")).astype(np.float32) / 255
+
+
+def aperture(avatar: Avatar, motion: MotionLatents, frame: int) -> float:
+    rings = avatar.head.lip_rings
+    vertices = avatar.posed_vertices(motion, frame)
+    upper, lower = (rings[name][len(rings[name]) // 2] for name in ("upper", "lower"))
+    return float(np.linalg.norm(vertices[upper] - vertices[lower]))
+
+
+def check_lips(seen: list[list[float]], motion: MotionLatents) -> None:
+    """The lips that were seen are those of the motion, at the times that were heard."""
+    times, found = np.array([pair for pair in seen if pair[0] > 0.3]).T
+    wanted = [aperture(small_avatar(), motion, frame) for frame in range(len(motion))]
+    expected = np.interp(times, np.arange(len(wanted)) / motion.fps, wanted)
+    assert len(found) >= 8
+    assert np.corrcoef(found, expected)[0, 1] > 0.95
+    assert np.abs(found - expected).max() < 0.004
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (45.0, 10.0), (-45.0, -20.0)])
+def test_the_browser_draws_what_python_draws(browser, site, yaw, pitch) -> None:
+    avatar, motion = small_avatar(), lively_motion()
+    camera = avatar.camera.resized(SIDE, SIDE)
+    camera = orbit(camera, turning_point(avatar), yaw, pitch)
+    background = resolve_background(avatar, "original", SIDE)
+    assert background is not None
+    wanted = render_cloud(
+        avatar.pose(motion, 1), camera, background=background.astype(np.float32) / 255
+    )
+    arguments = [motion.dyn[1].tolist(), motion.pose[1].tolist(), yaw, pitch]
+    with Visit(browser, f"{site}?bare&background=original") as visit:
+        visit.page.wait_for_timeout(200)
+        drawn = picture(visit.page.evaluate(SNAPSHOT, arguments))
+        visit.get("setBackground('transparent')")
+        coverage = picture(visit.page.evaluate(SNAPSHOT, arguments))[..., 3]
+    assert -10 * np.log10(np.mean((drawn[..., :3] - wanted.rgb) ** 2)) > 38
+    # No holes that Python does not have.
+    assert np.abs(coverage - wanted.alpha).max() < 0.06
+
+
+def test_lips_follow_a_played_file(browser, site) -> None:
+    with Visit(browser, site, (300, 480)) as visit:
+        visit.page.evaluate(WATCH)
+        visit.page.click("#play")
+        visit.wait("speaking")
+        assert visit.page.is_enabled("#stop")
+        visit.wait("speaking === false")
+        assert visit.page.inner_text("#status") == "Ready."
+        seen = visit.page.evaluate("window.seen")
+    samples = load_audio(SPEECH).samples[: 16000 * 4]
+    check_lips(seen, speak(AudioClip(samples)))
+
+
+def test_the_view_obeys_keyboard_mouse_and_wheel(browser, site) -> None:
+    with Visit(browser, site, (800, 800)) as visit:
+        page = visit.page
+        canvas = page.locator("vasa-head canvas")
+        assert canvas.get_attribute("role") == "img"
+        assert "arrow keys" in (canvas.get_attribute("aria-label") or "")
+        canvas.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("-")
+        point = visit.get("viewpoint")
+        assert point["yawDegrees"] == 5 and point["pitchDegrees"] == 5 and point["distance"] > 1
+        page.keyboard.press("0")
+        assert visit.get("viewpoint") == {"yawDegrees": 0, "pitchDegrees": 0, "distance": 1}
+        box = canvas.bounding_box()
+        assert box is not None
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(*middle)
+        page.mouse.down()
+        page.mouse.move(middle[0] - 100, middle[1])
+        page.mouse.up()
+        assert visit.get("viewpoint.yawDegrees") > 5
+        page.mouse.wheel(0, 300)
+        visit.wait("viewpoint.distance > 1.2")
+        page.click("#reset")
+        assert visit.get("viewpoint.distance") == 1
+
+
+def test_a_phone_shows_all_of_it(browser, site) -> None:
+    with Visit(browser, site, (390, 844)) as visit:
+        overflow = "document.documentElement.scrollWidth - innerWidth"
+        assert visit.page.evaluate(overflow) <= 0
+        for name in ("#play", "#stop", "#emotion", "#background", "#reset"):
+            box = visit.page.locator(name).bounding_box()
+            assert box is not None and box["height"] >= 40 and box["y"] + box["height"] <= 844
+
+
+def test_the_bare_page_is_transparent(browser, site) -> None:
+    with Visit(browser, f"{site}?bare") as visit:
+        assert not visit.page.is_visible("#controls")
+        shot = visit.page.screenshot(omit_background=True)
+        alpha = np.asarray(Image.open(io.BytesIO(shot)).convert("RGBA"))[..., 3]
+        assert (alpha == 0).mean() > 0.1 and (alpha > 250).mean() > 0.1
+
+
+def test_a_broken_avatar_is_told(browser, site, tmp_path) -> None:
+    write_site(tmp_path / "page", small_avatar(), "me")
+    (tmp_path / "page" / "avatar.safetensors").write_bytes(b"half")
+    page = browser.new_page()
+    with serving(tmp_path / "page") as address:
+        page.goto(address)
+        page.wait_for_function("document.getElementById('status').textContent.includes('cut off')")
+    page.close()
+
+
+def test_the_live_page_speaks_and_falls_silent(browser, tmp_path) -> None:
+    for server in start(tmp_path / "s"):
+        with Visit(browser, f"http://127.0.0.1:{server.port}/", (300, 500)) as visit:
+            page = visit.page
+            closed = visit.get("aperture")
+            page.evaluate(WATCH)
+            page.set_input_files("#file", str(SPEECH))
+            visit.wait("mediaTime > 4")
+            page.click("#stop")
+            assert visit.get("speaking") is False
+            seen = page.evaluate("window.seen")
+            visit.wait(f"aperture < {closed + 5e-4}")
+            # It speaks again after an interruption.
+            page.set_input_files("#file", str(SPEECH))
+            visit.wait("mediaTime > 0.5")
+            page.click("#stop")
+        wanted = speak(load_audio(SPEECH), fps=30)
+        check_lips(seen, wanted)
+        assert server.live.metrics.turns == 2
+
+
+def test_the_live_page_follows_a_microphone(browser, tmp_path) -> None:
+    for server in start(tmp_path / "s"):
+        with Visit(browser, f"http://localhost:{server.port}/", (300, 500)) as visit:
+            visit.page.click("#microphone")
+            visit.wait("mediaTime > 0.5")
+            assert visit.page.get_attribute("#microphone", "aria-pressed") == "true"
+            visit.page.click("#microphone")
+            visit.wait("speaking === false")
+        assert server.live.metrics.turns == 1 and server.live.metrics.frames > 10
