@@ -27,6 +27,7 @@ from vasa3d.training.denoiser_net import DenoiserNet, DenoiserTraining
 from vasa3d.training.loop import Loop, LoopConfig
 
 SHAPE = DenoiserShape(width=32, layers=2, heads=2, hidden=48, context=12, time_size=8)
+REACH = np.full(STATE_SIZE, 0.3, np.float32)
 PLAIN = condition_vector((0.0, 0.0), 1.0, {}, 1.0)
 
 
@@ -40,11 +41,9 @@ def network() -> DenoiserNet:
 
 
 def weights_of(net: DenoiserNet) -> DenoiserWeights:
-    ones = {
-        "mean": np.zeros(STATE_SIZE, np.float32),
-        "scale": np.full(STATE_SIZE, 0.5, np.float32),
-    }
-    return weights_from_tensors({**net.tensors(), **ones}, json.dumps(asdict(net.shape)))
+    units = {"mean": 0.0, "scale": 0.5, "reach": 0.3, "rest": 0.1}
+    held = {name: np.full(STATE_SIZE, value, np.float32) for name, value in units.items()}
+    return weights_from_tensors({**net.tensors(), **held}, json.dumps(asdict(net.shape)))
 
 
 def test_numpy_computes_what_torch_trains() -> None:
@@ -116,7 +115,7 @@ def test_training_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     def loop(name: str, steps: int) -> Loop:
         torch.manual_seed(1)
         config = LoopConfig(steps=steps, learning_rate=4e-3, averaging=0.9)
-        return Loop(DenoiserTraining(SHAPE), config, tmp_path / f"{name}.safetensors", 3)
+        return Loop(DenoiserTraining(SHAPE, REACH), config, tmp_path / f"{name}.safetensors", 3)
 
     whole = loop("whole", 60)
     losses = [event.data["loss"] for event in whole.run(scenes)]
@@ -139,12 +138,12 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "torch.set_num_threads(1)\n"
-        "from test_diffusion import SHAPE, scenes\n"
+        "from test_diffusion import REACH, SHAPE, scenes\n"
         "from vasa3d.training.denoiser_net import DenoiserTraining\n"
         "from vasa3d.training.loop import Loop, LoopConfig\n"
         "torch.manual_seed(0)\n"
         "config = LoopConfig(steps=4, precision='bfloat16')\n"
-        f"loop = Loop(DenoiserTraining(SHAPE), config, Path({str(tmp_path)!r}) / 'two.safetensors', 0)\n"
+        f"loop = Loop(DenoiserTraining(SHAPE, REACH), config, Path({str(tmp_path)!r}) / 'two.safetensors', 0)\n"
         "list(loop.run(scenes))\n"
         "value = torch.cat([p.flatten() for p in loop.module.parameters()])\n"
         "both = [torch.empty_like(value) for _ in range(2)]\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from vasa3d.cli import protocols
+from vasa3d.cli import motions, protocols
 from vasa3d.cli.console import Reporter
 from vasa3d.cli.options import AsJson, Fps, Seed
 from vasa3d.cli.shots import warn_all
@@ -27,6 +27,7 @@ def _group() -> None:
 app.command()(protocols.reenact)
 app.command()(protocols.pair)
 app.command("novel-view")(protocols.novel_view)
+app.command()(motions.motion)
 app.command()(protocols.source)
 
 

@@ -13,6 +13,7 @@ from vasa3d.cli.options import (
     Antialias,
     AsJson,
     Background,
+    BlinkRate,
     Device,
     DeviceOption,
     Distance,
@@ -21,11 +22,14 @@ from vasa3d.cli.options import (
     Force,
     Fps,
     Gaze,
+    HeadDistance,
+    HeadMotion,
     Output,
     Quality,
     QualityOption,
     Seed,
     Size,
+    Style,
     Supersample,
     TranscriptOption,
     View,
@@ -62,6 +66,9 @@ def talk(
     transcript: TranscriptOption = None,
     emotion: Emotion = None,
     gaze: Gaze = "0,0",
+    head_motion: HeadMotion = 1.0,
+    style: Style = 1.0,
+    blink_rate: BlinkRate = 17.0,
     camera: View = "front",
     distance: Distance = 1.0,
     size: Size = 512,
@@ -92,7 +99,7 @@ def talk(
     input_file(portrait, "an image", ImageError)
     check_shot(shot, fps)
     clip = load_audio(audio)
-    controls = motion_controls(emotion, gaze)
+    controls = motion_controls(emotion, gaze, head_motion, style, blink_rate)
     avatar, report = make_avatar(reporter, portrait, face, quality, seed)
     latents = speak_clip(reporter, clip, fps, seed, controls, transcript)
     result = film(reporter, avatar, latents, shot, audio)
@@ -159,6 +166,9 @@ def animate(
     transcript: TranscriptOption = None,
     emotion: Emotion = None,
     gaze: Gaze = "0,0",
+    head_motion: HeadMotion = 1.0,
+    style: Style = 1.0,
+    blink_rate: BlinkRate = 17.0,
     camera: View = "front",
     distance: Distance = 1.0,
     size: Size = 512,
@@ -188,7 +198,7 @@ def animate(
     input_file(avatar, "an avatar", AvatarFileError)
     check_shot(shot, fps)
     clip = load_audio(audio)
-    controls = motion_controls(emotion, gaze)
+    controls = motion_controls(emotion, gaze, head_motion, style, blink_rate)
     person = Avatar.load(avatar)
     latents = speak_clip(reporter, clip, fps, seed, controls, transcript)
     result = film(reporter, person, latents, shot, audio)
@@ -205,6 +215,10 @@ def motion(
     transcript: TranscriptOption = None,
     emotion: Emotion = None,
     gaze: Gaze = "0,0",
+    head_motion: HeadMotion = 1.0,
+    style: Style = 1.0,
+    blink_rate: BlinkRate = 17.0,
+    distance: HeadDistance = 1.0,
     fps: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option("--fps", help="Frames a second; 25 for sound, the video's own for a video."),
@@ -216,7 +230,7 @@ def motion(
     """Turn a recording or a video of a face into a motion file, .csv or .npz.
 
     A recording is spoken; the face in a video is tracked: head, gaze and expression. A video with
-    sound is tracked unless --from audio is given; then --emotion, --gaze and --seed apply. A .csv
+    sound is tracked unless --from audio is given; then --emotion and other wishes apply. A .csv
     has the columns of the Live Link Face app. Without -o, it is a .csv named after the clip, in
     the current folder.
 
@@ -224,6 +238,7 @@ def motion(
     Examples:
       vasa3d motion speech.wav
       vasa3d motion speech.wav -o speech.npz --fps 60 --emotion surprised:0.5
+      vasa3d motion speech.wav --gaze 10,-5 --head-motion 0.5 --style 1.5 --distance 0.9
       vasa3d motion me-talking.mp4 -o me.npz
       vasa3d motion interview.mp4 --from audio
     """
@@ -234,15 +249,15 @@ def motion(
     target = output_path(default_output(output, clip, ".csv"), force)
     if target.suffix.lower() not in (".csv", ".npz"):
         raise OutputError(f"{target.name} is no motion file.", hint="name the output .csv or .npz")
-    controls = motion_controls(emotion, gaze)
+    controls = motion_controls(emotion, gaze, head_motion, style, blink_rate, distance)
     if fps is not None:
         check_rate(fps)
     source = source or (Source.video if has_pictures(clip) else Source.audio)
     if source is Source.video:
-        if emotion or gaze != "0,0" or transcript:
+        if transcript or controls != motion_controls(None, "0,0", 1.0, 1.0, 17.0):
             raise InputError(
-                "a tracked face has its own emotion, gaze and lips.",
-                hint="add --from audio, or leave out --emotion, --gaze and --transcript",
+                "a tracked face has its own emotion, gaze, head and lips.",
+                hint="add --from audio, or leave out --emotion, --gaze, --transcript and the like",
             )
         latents = track_clip(reporter, clip, fps)
     else:
@@ -324,11 +339,21 @@ def render(
     reporter.finish(result, video_sentence(result, reporter))
 
 
-def motion_controls(emotion: list[str] | None, gaze: str) -> MotionControls:
+def motion_controls(
+    emotion: list[str] | None,
+    gaze: str,
+    head_motion: float,
+    style: float,
+    blink_rate: float,
+    distance: float = 1.0,
+) -> MotionControls:
     """Controls from the options of a command."""
     from vasa3d.motion.generator import MotionControls
 
-    return MotionControls(gaze=parse_gaze(gaze), emotion=parse_emotion(emotion))
+    return MotionControls(
+        gaze=parse_gaze(gaze), emotion=parse_emotion(emotion), head_motion=head_motion,
+        style=style, blink_rate=blink_rate, distance=distance,
+    )  # fmt: skip
 
 
 def make_avatar(

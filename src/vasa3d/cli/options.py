@@ -46,6 +46,18 @@ Emotion = Annotated[
 Gaze = Annotated[
     str, typer.Option("--gaze", help="YAW,PITCH in degrees to the person's left and up.")
 ]
+HeadMotion = Annotated[
+    float, typer.Option("--head-motion", help="How much the head moves: 0 still, 1 as people do.")
+]
+Style = Annotated[
+    float,
+    typer.Option("--style", help="Speaking style: 0 mumbled, 1 plain, 2 over-articulated."),
+]
+BlinkRate = Annotated[float, typer.Option("--blink-rate", help="Blinks a minute.")]
+HeadDistance = Annotated[
+    float,
+    typer.Option("--distance", help="Distance of the head: 1 as in the portrait, 0.8 nearer."),
+]
 
 
 TranscriptOption = Annotated[

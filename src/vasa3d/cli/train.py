@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from vasa3d.cli.console import Reporter
-from vasa3d.cli.options import AsJson, Force, Seed
+from vasa3d.cli.options import AsJson, Device, Force, Seed
+
+if TYPE_CHECKING:
+    from vasa3d.training.loop import LoopConfig
+
+
+class Precision(str, Enum):
+    """Numbers that a network is trained with."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with the source material.")]
+Steps = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--steps", min=1, help="Gradient steps; those of the shipped asset if absent."),
+]
+TrainingDevice = Annotated[Device, typer.Option("--device", help="What trains.")]
+TrainingPrecision = Annotated[
+    Precision, typer.Option("--precision", help="bfloat16 is quicker on a GPU.")
+]
 
 app = typer.Typer(help="Rebuild a shipped asset from its sources.", rich_markup_mode=None)
 
@@ -115,6 +136,94 @@ def pronunciation(
     frequent = frequent_words(words) if words is not None else []
     figures = reporter.follow(train_pronunciation(dictionary, target, frequent), "pronunciation")
     reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
+
+
+@app.command()
+def latent(
+    data: DataFolder,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Asset to write; its manifest lies beside it.")
+    ] = Path("latent.safetensors"),
+    work: Annotated[
+        Path, typer.Option("--work", help="Folder for gathered faces; reruns continue there.")
+    ] = Path("latent-work"),
+    steps: Steps = None,
+    device: TrainingDevice = Device.cpu,
+    precision: TrainingPrecision = Precision.float32,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the code of facial dynamics on captured, tracked, spoken and random faces.
+
+    DIR holds mocap, video and speech. Takes about half an hour on one processor core.
+
+    \b
+    Examples:
+      vasa3d train latent --data DIR --work latent-work -o latent.safetensors
+      torchrun --nproc-per-node 4 -m vasa3d train latent --data DIR --device cuda --precision bfloat16
+    """
+    from vasa3d.files import output_path
+    from vasa3d.training.latent import LatentTrainingConfig, train_latent
+
+    reporter = Reporter(as_json)
+    target = output_path(output, force)
+    config = LatentTrainingConfig()
+    config = replace(config, loop=_loop(config.loop, steps, device, precision))
+    figures = reporter.follow(train_latent(data, target, work, seed=seed, config=config), "latent")
+    reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
+
+
+@app.command()
+def motion(
+    data: DataFolder,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Asset to write; its manifest lies beside it.")
+    ] = Path("motion.safetensors"),
+    work: Annotated[
+        Path, typer.Option("--work", help="Folder for made material; reruns continue there.")
+    ] = Path("motion-work"),
+    clips: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--clips", help="Folder of your own clips with sound, to learn from instead."),
+    ] = None,
+    steps: Steps = None,
+    device: TrainingDevice = Device.cpu,
+    precision: TrainingPrecision = Precision.float32,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the diffusion transformer of motion on made and recorded speech with motion.
+
+    DIR holds speech, mocap and video; the voices espeak-ng, flite and festival must be installed. With --clips, the
+    faces in your clips are tracked (once) and learned from. Takes about an hour and a half on one processor core.
+
+    \b
+    Examples:
+      vasa3d train motion --data DIR --work motion-work -o motion.safetensors
+      vasa3d train motion --data DIR --clips my-clips/ --steps 20000
+      torchrun --nproc-per-node 8 -m vasa3d train motion --data DIR --device cuda --precision bfloat16
+    """
+    from vasa3d.files import output_path
+    from vasa3d.training.motion import MotionTrainingConfig, train_motion
+
+    reporter = Reporter(as_json)
+    target = output_path(output, force)
+    config = MotionTrainingConfig()
+    config = replace(config, loop=_loop(config.loop, steps, device, precision))
+    events = train_motion(data, target, work, seed=seed, clips=clips, config=config)
+    figures = reporter.follow(events, "motion")
+    reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
+
+
+def _loop(
+    config: LoopConfig, steps: int | None, device: Device, precision: Precision
+) -> LoopConfig:
+    """The recipe's own loop with what the user asked for."""
+    return replace(
+        config, steps=steps or config.steps, device=device.value, precision=precision.value
+    )
 
 
 def _sentence(target: Path, figures: dict[str, Any]) -> str:

@@ -1,14 +1,17 @@
 """The diffusion transformer: from noise to motion, four frames at a time, given the voice and what came before.
 
 After VASA-1 (section 3.2), made causal so that it streams. A state is x = [z_dyn, z_pose] of one frame: the code of
-``motion/latents.py`` and the head's pose, scaled to unit variance. With a block of ``BLOCK`` noisy frames x_tau, the
-network tells the clean ones, x^ = H(x_tau, tau, C), where C is
+``motion/latents.py`` and the head's pose, scaled to unit variance. Frames of a block are told by how far they have
+come since the last frame before it, y = (x - x_last) / reach, in units of what is usual within a block: so a small
+error is a small step, not a jump. Of a block of ``BLOCK`` noisy y_tau the network tells the clean ones,
+y^ = H(y_tau, tau, C), where C is
 
 - the frames before, clean, with what was heard at them: their keys and values stay in a cache of ``context`` frames,
 - what is heard at the block's first ``HEARD`` frames, beyond which the voice is not known yet,
 - gaze, distance, emotion and speaking style (``motion/conditions.py``).
 
-Every token is one linear map of [state, voice, known?, conditions, asked?]. Layers are pre-norm,
+Every token is one linear map of [y, x, voice, known?, conditions, asked?]; a clean frame tells its step from the one
+before as y and itself as x, a noisy one y_tau and x_last. Layers are pre-norm,
 
     x <- x + J attention(m1(x)),   x <- x + N relu(W m2(x)),   m(x) = norm(x) (1 + scale(tau)) + shift(tau)
 
@@ -36,7 +39,7 @@ BLOCK = 4
 HEARD = 2
 """Frames of a block whose voice is known."""
 STATE_SIZE = LATENT_SIZE + 6
-INPUT_SIZE = STATE_SIZE + VOICE_SIZE + 1 + CONDITION_SIZE + 1
+INPUT_SIZE = 2 * STATE_SIZE + VOICE_SIZE + 1 + CONDITION_SIZE + 1
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,23 @@ class DenoiserWeights:
         shape: Sizes.
         tensors: Weights (inputs, outputs) and biases by name; see ``training.denoiser_net``.
         mean: (STATE_SIZE,) and ``scale``: a state is (value - mean) / scale.
+        reach: (STATE_SIZE,) usual change of a state within a block.
+        rest: (STATE_SIZE,) state of a face that does nothing, from which a stream begins.
     """
 
     shape: DenoiserShape
     tensors: dict[str, F32]
     mean: F32
     scale: F32
+    reach: F32
+    rest: F32
 
 
 def weights_from_tensors(tensors: dict[str, np.ndarray], shape: str) -> DenoiserWeights:
     """Weights from the asset's tensors and its JSON of ``DenoiserShape``."""
     held = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
-    mean, scale = held.pop("mean"), held.pop("scale")
-    return DenoiserWeights(DenoiserShape(**json.loads(shape)), held, mean, scale)
+    units = [held.pop(name) for name in ("mean", "scale", "reach", "rest")]
+    return DenoiserWeights(DenoiserShape(**json.loads(shape)), held, *units)
 
 
 @cache
@@ -130,7 +137,7 @@ class Denoiser:
         self._known = 0
 
     def denoise(self, inputs: F32, tau: float) -> F32:
-        """(BLOCK, STATE_SIZE) clean states of noisy inputs (BLOCK, INPUT_SIZE)."""
+        """(BLOCK, STATE_SIZE) clean changes y of noisy inputs (BLOCK, INPUT_SIZE)."""
         x = self._pass(inputs, tau, self._bias)
         return _norm(x) @ self._t["outputs.weight"] + self._t["outputs.bias"]
 

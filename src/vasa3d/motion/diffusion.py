@@ -1,11 +1,13 @@
 """Sampling motion: noise becomes four frames, again and again, as the voice goes on.
 
-With flow matching (Lipman et al. 2023) along x_tau = (1 - tau) e + tau x, the network's clean frames x^ give the way
+With flow matching (Lipman et al. 2023) along y_tau = (1 - tau) e + tau y, the network's clean changes y^ give the way
 to go, so from noise e at tau_0 = 0 a few steps of Euler's method lead to tau_n = 1:
 
-    x <- x + (tau_{k+1} - tau_k) / (1 - tau_k) (x^ - x).
+    y <- y + (tau_{k+1} - tau_k) / (1 - tau_k) (y^ - y),
 
-Guidance without a classifier, as VASA-1 uses it: x^ = (1 + a + b) H(all) - a H(no voice) - b H(no wishes).
+and the frames are x = x_last + reach y. Guidance without a classifier, as VASA-1 uses it:
+
+    y^ = (1 + a + b) H(all) - a H(no voice) - b H(no wishes).
 
 The noise of a block comes from the seed and the block's number, and a block waits only for the voice of its first
 ``HEARD`` frames; so motion does not depend on how the sound was cut into pieces.
@@ -77,6 +79,7 @@ class MotionSampler:
         self._denoiser.reset()
         self._voice = np.zeros((0, VOICE_SIZE), np.float32)
         self._settled = np.zeros((0, STATE_SIZE), np.float32)
+        self._last = self._weights.rest
         self._block = 0
 
     def push(self, voice: F32) -> F32:
@@ -92,20 +95,26 @@ class MotionSampler:
             if len(self._voice) < waiting + HEARD:
                 break
             if waiting:
-                known = np.ones((BLOCK, 1), np.float32)
-                heard = self._voice[:BLOCK]
-                self._denoiser.remember(self._inputs(self._settled, heard, known, 1.0))
-                self._voice = self._voice[BLOCK:]
+                self._remember()
             self._settled = self._sample()
             blocks.append(self._settled * self._weights.scale + self._weights.mean)
         return np.concatenate(blocks)
+
+    def _remember(self) -> None:
+        """The settled block becomes what came before."""
+        steps = np.diff(self._settled, axis=0, prepend=self._last[None]) / self._weights.reach
+        known = np.ones((BLOCK, 1), np.float32)
+        heard, self._voice = self._voice[:BLOCK], self._voice[BLOCK:]
+        self._denoiser.remember(self._inputs(steps, self._settled, heard, known, 1.0))
+        self._last = self._settled[-1]
 
     def _sample(self) -> F32:
         """(BLOCK, STATE_SIZE) the next block, scaled."""
         c = self._config
         rng = np.random.default_rng([self._seed, _STREAM, self._block])
         self._block += 1
-        x = rng.standard_normal((BLOCK, STATE_SIZE), np.float32) * np.float32(c.temperature)
+        y = rng.standard_normal((BLOCK, STATE_SIZE), np.float32) * np.float32(c.temperature)
+        here = np.broadcast_to(self._last, y.shape)
         heard = np.zeros((BLOCK, VOICE_SIZE), np.float32)
         heard[:HEARD] = self._voice[:HEARD]
         known = (np.arange(BLOCK) < HEARD).astype(np.float32)[:, None]
@@ -117,14 +126,15 @@ class MotionSampler:
             ways.append((heard, known, 0.0, -c.wish_guidance))
         for k in range(c.steps):
             tau, then = k / c.steps, (k + 1) / c.steps
-            clean = np.zeros_like(x)
+            clean = np.zeros_like(y)
             for *asked, part in ways:
-                clean += np.float32(part) * self._denoiser.denoise(self._inputs(x, *asked), tau)
-            x = x + np.float32((then - tau) / (1.0 - tau)) * (clean - x)
-        return x
+                inputs = self._inputs(y, here, *asked)
+                clean += np.float32(part) * self._denoiser.denoise(inputs, tau)
+            y = y + np.float32((then - tau) / (1.0 - tau)) * (clean - y)
+        return here + self._weights.reach * y
 
-    def _inputs(self, state: F32, voice: F32, known: F32, asked: float) -> F32:
+    def _inputs(self, change: F32, state: F32, voice: F32, known: F32, asked: float) -> F32:
         wishes = np.empty((BLOCK, len(self.condition) + 1), np.float32)
         wishes[:, :-1] = self.condition * np.float32(asked)
         wishes[:, -1] = asked
-        return np.concatenate([state, voice, known, wishes], axis=1)
+        return np.concatenate([change, state, voice, known, wishes], axis=1)

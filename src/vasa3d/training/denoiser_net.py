@@ -23,14 +23,14 @@ from vasa3d.motion.denoiser import (
 )
 from vasa3d.motion.voice import VOICE_SIZE
 
-_CONTEXT_NOISE = 0.2
+_CONTEXT_NOISE = 0.5
 _DROP_VOICE, _DROP_CONDITION, _DROP_CONTEXT = 0.1, 0.1, 0.12
 _POSE_WEIGHT = 3.0
-_CHANGE_WEIGHT = 3.0
+_SPEED_WEIGHT, _BEND_WEIGHT = 2.0, 1.0
 
 
 class DenoiserNet(nn.Module):
-    """x^ = H(x_tau, tau, conditions) for clean and noisy frames together.
+    """y^ = H(y_tau, tau, conditions) for clean and noisy frames together.
 
     Args:
         shape: Sizes.
@@ -58,7 +58,7 @@ class DenoiserNet(nn.Module):
             nn.init.normal_(layer.weight, std=0.5 * d**-0.5 / shape.layers**0.5)  # type: ignore[arg-type]
 
     def forward(self, clean: Tensor, noisy: Tensor, times: Tensor, apart: Tensor) -> Tensor:
-        """Denoised frames.
+        """Denoised changes.
 
         Args:
             clean: (B, T, INPUT_SIZE) inputs of the true frames.
@@ -126,54 +126,77 @@ def _norm(x: Tensor) -> Tensor:
 class DenoiserTraining(nn.Module):
     """The network with its loss.
 
-    With true frames x, noise e and x_tau = (1 - tau) e + tau x, one tau for each block:
+    With true states x, blocks that begin at frame s, y = (x - x_{s-1}) / reach, noise e, one tau for each block and
+    y_tau = (1 - tau) e + tau y:
 
-        loss = w(tau) (|x^ - x|^2 + 3 |change of x^ - change of x|^2),   w(tau) = 1 / (1.1 - tau),
+        loss = w(tau) (|y^ - y|^2 + 2 |D y^ - D y|^2 + |D^2 y^ - D^2 y|^2),   w(tau) = 1 / (1.1 - tau),
 
-    the pose's six numbers counted three times. Voice, conditions and the frames before are left out at random for
-    guidance without a classifier; the frames before are given with noise, as a generator's own are never perfect.
+    D the change from frame to frame, that from the frames before the block included, and the pose's six numbers
+    counted three times. Voice, conditions and the frames before are left out at random for guidance without a
+    classifier; the frames before are given with noise, as a generator's own are never perfect. The first block of a
+    sequence is context only.
+
+    Args:
+        shape: Sizes.
+        reach: (STATE_SIZE,) typical change within a block, scaled states.
     """
 
-    def __init__(self, shape: DenoiserShape) -> None:
+    def __init__(self, shape: DenoiserShape, reach: np.ndarray) -> None:
         super().__init__()
         self.net = DenoiserNet(shape)
         weight = torch.ones(STATE_SIZE)
         weight[-6:] = _POSE_WEIGHT
         self.register_buffer("weight", weight / weight.sum())
+        self.register_buffer("reach", torch.from_numpy(np.asarray(reach, np.float32)))
 
     def forward(self, state: Tensor, voice: Tensor, condition: Tensor) -> Tensor:
         """Loss of states (B, T, STATE_SIZE), what is heard (B, T, VOICE_SIZE), and conditions (B, CONDITION_SIZE)."""
         batch, count, _ = state.shape
-        blocks = count // BLOCK
-        asked = (torch.rand(batch, 1, 1, device=state.device) > _DROP_CONDITION).float()
+        device, reach = state.device, self.reach
+
+        def drawn(size: int) -> Tensor:
+            """(B, T) uniform numbers, one for each block."""
+            return torch.rand(batch, size, device=device).repeat_interleave(BLOCK, dim=1)
+
+        asked = (torch.rand(batch, 1, 1, device=device) > _DROP_CONDITION).float()
         wishes = torch.cat([condition[:, None] * asked, asked], dim=2).expand(-1, count, -1)
-        dirt = _CONTEXT_NOISE * torch.rand(batch, 1, 1, device=state.device)
-        dirt = dirt * (torch.rand_like(dirt) < 0.7)
-        known = torch.ones(batch, count, 1, device=state.device)
-        before = state + dirt * torch.randn_like(state)
-        clean = torch.cat([before, voice, known, wishes], dim=2)
-        times = torch.rand(batch, blocks, device=state.device).repeat_interleave(BLOCK, dim=1)
-        tau = times[:, :, None]
-        mixed = (1.0 - tau) * torch.randn_like(state) + tau * state
-        heard = torch.rand(batch, blocks, device=state.device).repeat_interleave(BLOCK, dim=1)
-        heard = (heard > _DROP_VOICE).float()[:, :, None]
-        offset = torch.arange(count, device=state.device) % BLOCK
+        dirt = _CONTEXT_NOISE * torch.rand(batch, 1, 1, device=device)
+        dirt = dirt * (torch.rand_like(dirt) < 0.6)
+        before = state + dirt * reach * torch.randn_like(state)  # type: ignore[operator]
+        change = torch.diff(before, dim=1, prepend=before[:, :1]) / reach
+        known = torch.ones(batch, count, 1, device=device)
+        clean = torch.cat([change, before, voice, known, wishes], dim=2)
+        blocks = count // BLOCK
+        last = before[:, BLOCK - 1 :: BLOCK]
+        anchor = torch.cat([before[:, :1], last[:, :-1]], dim=1).repeat_interleave(BLOCK, dim=1)
+        wanted = (state - anchor) / reach
+        tau = drawn(blocks)[:, :, None]
+        mixed = (1.0 - tau) * torch.randn_like(wanted) + tau * wanted
+        offset = torch.arange(count, device=device) % BLOCK
+        heard = (drawn(blocks) > _DROP_VOICE).float()[:, :, None]
         heard = heard * (offset < HEARD).float()[None, :, None]
-        noisy = torch.cat([mixed, voice * heard, heard, wishes], dim=2)
-        alone = torch.rand(batch, blocks, device=state.device).repeat_interleave(BLOCK, dim=1)
-        found = self.net(clean, noisy, times, alone < _DROP_CONTEXT)
-        return self._loss(found.float(), state, before, tau, offset)
+        noisy = torch.cat([mixed, anchor, voice * heard, heard, wishes], dim=2)
+        found = self.net(clean, noisy, tau[:, :, 0], drawn(blocks) < _DROP_CONTEXT)
+        return self._loss(found.float(), wanted, change, tau[:, :, 0])
 
-    def _loss(
-        self, found: Tensor, state: Tensor, before: Tensor, tau: Tensor, offset: Tensor
-    ) -> Tensor:
-        size = 1.0 / (1.1 - tau[:, :, 0])
-        miss = ((found - state) ** 2) @ self.weight  # type: ignore[operator]
-        first = (offset == 0)[None, 1:, None]
-        previous = torch.where(first, before[:, :-1], found[:, :-1])
-        change = found[:, 1:] - previous - (state[:, 1:] - state[:, :-1])
-        jerk = (change**2) @ self.weight  # type: ignore[operator]
-        return (size * miss).mean() + _CHANGE_WEIGHT * (size[:, 1:] * jerk).mean()
+    def _loss(self, found: Tensor, wanted: Tensor, change: Tensor, tau: Tensor) -> Tensor:
+        def blocks(values: Tensor) -> Tensor:
+            return values.unflatten(1, (-1, BLOCK))[:, 1:]
+
+        speed = change[:, BLOCK - 1 :: BLOCK][:, :-1, None]
+
+        def path(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            inside = blocks(values)
+            steps = torch.diff(inside, dim=2, prepend=torch.zeros_like(inside[:, :, :1]))
+            return inside, steps, torch.diff(steps, dim=2, prepend=speed)
+
+        size = 1.0 / (1.1 - blocks(tau))
+        total = torch.zeros((), device=found.device)
+        for part, ours, theirs in zip(
+            (1.0, _SPEED_WEIGHT, _BEND_WEIGHT), path(found), path(wanted), strict=True
+        ):
+            total = total + part * (size * ((ours - theirs) ** 2 @ self.weight)).mean()  # type: ignore[operator]
+        return total
 
 
-assert INPUT_SIZE == STATE_SIZE + VOICE_SIZE + 1 + CONDITION_SIZE + 1
+assert INPUT_SIZE == 2 * STATE_SIZE + VOICE_SIZE + 1 + CONDITION_SIZE + 1

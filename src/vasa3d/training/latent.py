@@ -25,7 +25,7 @@ from vasa3d.files import atomic_file
 from vasa3d.head import load_head
 from vasa3d.motion.latents import ASSET, HIDDEN_UNITS, LATENT_SIZE, LatentCodec, codec_from_tensors
 from vasa3d.training.latent_data import TrackedPeople, clean_states, tracked_people
-from vasa3d.training.loop import Loop, LoopConfig
+from vasa3d.training.loop import Loop, LoopConfig, first_process_first
 from vasa3d.training.speech_data import seed_of
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, F32, NUM_CHANNELS, Event
 from vasa3d.weights import register_asset
@@ -151,19 +151,24 @@ def train_latent(
     config = config or LatentTrainingConfig()
     source, work = Path(data_dir), Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
-    yield Event("states", message="gathering faces")
-    states = clean_states(source, work, seed)
-    groups = []
-    for g in range(config.groups):
-        yield Event("people", g, config.groups, "tracking made-up people")
-        chosen = _choice(states, seed_of(f"group {g}", seed))
-        groups.append(tracked_people(chosen, work, config.people, config.states, seed, f"train{g}"))
-    test = tracked_people(
-        _choice(states, seed_of("test people", seed)), work, 8, 40, seed + 1, "test"
-    )
+    with first_process_first(config.loop.device):
+        yield Event("states", message="gathering faces")
+        states = clean_states(source, work, seed)
+        groups = []
+        for g in range(config.groups):
+            yield Event("people", g, config.groups, "tracking made-up people")
+            chosen = _choice(states, seed_of(f"group {g}", seed))
+            groups.append(
+                tracked_people(chosen, work, config.people, config.states, seed, f"train{g}")
+            )
+        test = tracked_people(
+            _choice(states, seed_of("test people", seed)), work, 8, 40, seed + 1, "test"
+        )
     module = CodecTraining(channel_weights())
     loop = Loop(module, config.loop, work / "latent-checkpoint.safetensors", seed)
     yield from loop.run(_batches(states, groups, config.batch))
+    if loop.rank != 0:
+        return
     loop.averaged()
     tensors = module.tensors()
     codec = codec_from_tensors(tensors)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,29 @@ class LoopConfig:
     precision: str = "float32"
     device: str = "cpu"
     checkpoint_seconds: float = 120.0
+
+
+@contextmanager
+def first_process_first(device: str = "cpu") -> Iterator[None]:
+    """What every process needs and one is enough to make: the others wait until it lies in the cache."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank > 0:
+        _meet(device)
+    yield
+    if rank == 0:
+        _meet(device)
+
+
+def _meet(device: str) -> None:
+    """Wait for all processes; nothing where there is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    if not torch.distributed.is_initialized():
+        # Hours: the first process may have a whole corpus to make.
+        torch.distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=24)
+        )
+    torch.distributed.barrier()
 
 
 class Loop:
@@ -132,9 +157,7 @@ class Loop:
     def _distributed(self) -> Callable[..., Tensor]:
         if self.processes == 1:
             return self.module
-        if not torch.distributed.is_initialized():
-            backend = "nccl" if self.device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(backend)
+        _meet(self.device.type)
         return nn.parallel.DistributedDataParallel(self.module)
 
     def _advance(self, called: Callable[..., Tensor], batch: Batch) -> float:

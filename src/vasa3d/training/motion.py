@@ -20,9 +20,9 @@ from vasa3d.files import atomic_file
 from vasa3d.motion.denoiser import ASSET, BLOCK, DenoiserShape
 from vasa3d.motion.latents import LatentCodec, load_codec
 from vasa3d.training.denoiser_net import DenoiserTraining
-from vasa3d.training.loop import Loop, LoopConfig
+from vasa3d.training.loop import Loop, LoopConfig, first_process_first
 from vasa3d.training.motion_data import MotionDataConfig, Scenes, build_scenes
-from vasa3d.types import F32, Event
+from vasa3d.types import F32, NUM_CHANNELS, Event
 from vasa3d.weights import register_asset
 
 SHARES = {
@@ -52,11 +52,9 @@ class MotionTrainingConfig:
     """
 
     shape: DenoiserShape = field(default_factory=DenoiserShape)
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=4_000, learning_rate=1.5e-3)
-    )
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=9_000, learning_rate=1.5e-3))
     batch: int = 6
-    crop: int = 64
+    crop: int = 68
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
 
 
@@ -78,15 +76,31 @@ def encode_scenes(scenes: Scenes, codec: LatentCodec) -> EncodedScenes:
     return EncodedScenes(state, scenes.voice, scenes.condition, scenes.ends)
 
 
-def scaling(sources: dict[str, EncodedScenes]) -> tuple[F32, F32]:
-    """(STATE_SIZE,) mean and scale of states; the pose's mean is none, so that rest stays rest."""
+@dataclass(frozen=True)
+class Units:
+    """Scales of states (STATE_SIZE,); see ``motion.denoiser.DenoiserWeights``."""
+
+    mean: F32
+    scale: F32
+    reach: F32
+    rest: F32
+
+
+def units_of(sources: dict[str, EncodedScenes], codec: LatentCodec) -> Units:
+    """Scales of some material; the pose's mean is none, so that rest stays rest."""
     whole = np.concatenate([s.state for s in sources.values()])
-    mean, scale = whole.mean(axis=0), whole.std(axis=0)
+    mean, scale = whole.mean(axis=0), np.maximum(whole.std(axis=0), 1e-4)
     mean[-6:] = 0.0
-    return mean.astype(np.float32), np.maximum(scale, 1e-4).astype(np.float32)
+    changes = [(whole[k:] - whole[:-k])[::7] / scale for k in range(1, BLOCK + 1)]
+    # Seams between sessions are jumps: the middle of the distribution tells what is usual.
+    kept = [np.clip(c, *np.percentile(c, (1, 99), axis=0)) for c in changes]
+    reach = np.sqrt(np.mean([np.mean(c**2, axis=0) for c in kept], axis=0))
+    neutral = np.zeros((1, NUM_CHANNELS), np.float32)
+    rest = (np.concatenate([codec.encode(neutral)[0], np.zeros(6)]) - mean) / scale
+    return Units(*(v.astype(np.float32) for v in (mean, scale, np.maximum(reach, 0.02), rest)))
 
 
-def batches(sources: dict[str, EncodedScenes], mean: F32, scale: F32, config: MotionTrainingConfig):
+def batches(sources: dict[str, EncodedScenes], units: Units, config: MotionTrainingConfig):
     """Draws a batch of crops: states (B, T, STATE_SIZE), voice (B, T, VOICE_SIZE), conditions (B, C)."""
     names = [name for name in sources if sources[name].ends[-1] > config.crop]
     share = np.array([SHARES[name] for name in names])
@@ -98,7 +112,7 @@ def batches(sources: dict[str, EncodedScenes], mean: F32, scale: F32, config: Mo
             source = sources[str(name)]
             at = int(rng.choice(starts[str(name)]))
             crop = slice(at, at + config.crop)
-            states.append((source.state[crop] - mean) / scale)
+            states.append((source.state[crop] - units.mean) / units.scale)
             voices.append(source.voice[crop].astype(np.float32))
             conditions.append(source.condition[at])
         return tuple(torch.from_numpy(np.stack(p)) for p in (states, voices, conditions))  # type: ignore[return-value]
@@ -143,29 +157,29 @@ def train_motion(
     work.mkdir(parents=True, exist_ok=True)
     codec = load_codec()
     sources: dict[str, EncodedScenes] = {}
-    for name, scenes in build_scenes(source, work, config.data, seed, clips):
-        yield Event("data", len(sources), 0, name)
-        sources[name] = encode_scenes(scenes, codec)
-    mean, scale = scaling(sources)
+    with first_process_first(config.loop.device):
+        for name, scenes in build_scenes(source, work, config.data, seed, clips):
+            yield Event("data", len(sources), 0, name)
+            sources[name] = encode_scenes(scenes, codec)
+    units = units_of(sources, codec)
     torch.manual_seed(seed)
-    module = DenoiserTraining(config.shape)
+    module = DenoiserTraining(config.shape, units.reach)
     loop = Loop(module, config.loop, work / "motion-checkpoint.safetensors", seed)
     loss = float("nan")
-    for event in loop.run(batches(sources, mean, scale, config)):
+    for event in loop.run(batches(sources, units, config)):
         loss = event.data["loss"]
         yield event
     if loop.rank != 0:
         return
     loop.averaged()
     figures = {"loss": round(loss, 4), "parameters": sum(p.numel() for p in module.parameters())}
-    ship(module, mean, scale, Path(out_path), figures, config, seed)
+    ship(module, units, Path(out_path), figures, config, seed)
     yield Event("done", 1, 1, data=figures)
 
 
 def ship(
     module: DenoiserTraining,
-    mean: F32,
-    scale: F32,
+    units: Units,
     out_path: Path,
     figures: dict[str, float],
     config: MotionTrainingConfig,
@@ -173,7 +187,7 @@ def ship(
 ) -> None:
     """Write the asset (float16) and its manifest entry."""
     tensors = {k: torch.from_numpy(v.astype(np.float16)) for k, v in module.net.tensors().items()}
-    tensors |= {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
+    tensors |= {name: torch.from_numpy(value) for name, value in vars(units).items()}
     metadata = {
         "shape": json.dumps(asdict(config.shape)),
         "figures": json.dumps(figures),

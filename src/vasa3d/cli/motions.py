@@ -1,0 +1,70 @@
+"""``vasa3d evaluate motion``: do head, eyes and brows move as those of people do?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vasa3d.cli.console import Reporter
+from vasa3d.cli.options import AsJson
+from vasa3d.cli.shots import warn_all
+
+_ROWS = (
+    ("head_std", "spread of the head, degrees"),
+    ("head_speed", "speed, degrees a second"),
+    ("head_acceleration_p99", "acceleration, 99th percentile"),
+    ("in_range", "these within the real takes"),
+    ("spectrum_db", "spectrum off the real takes, dB"),
+    ("blinks_per_minute", "blinks a minute"),
+    ("blink_ms", "length of a blink, ms"),
+    ("gaze_hold", "eyes at rest, share"),
+    ("diversity", "difference between seeds"),
+    ("beat", "nods on the beat"),
+    ("beat_shuffled", "the same, beats moved"),
+)
+
+
+def motion(
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Recordings.")],
+    takes: Annotated[
+        Path,
+        typer.Option("--takes", help="Folder of real head motion: .csv or .npz motion files."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Motions of each recording.")] = 3,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Measure the controls too.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Does the head move as heads do? Motion by diffusion, by rules, and held still, beside real takes.
+
+    \b
+    Examples:
+      vasa3d evaluate motion speech.wav --takes real-heads/
+      vasa3d evaluate motion a.wav b.wav --takes real-heads/ --seeds 5 --json
+    """
+    from vasa3d.audio.clips import load_audio
+    from vasa3d.evaluation.motion import motion_events, real_heads
+
+    reporter = Reporter(as_json)
+    real = real_heads(takes)
+    clips = [load_audio(path) for path in audio]
+    for clip in clips:
+        warn_all(reporter, clip.warnings)
+    events = motion_events(clips, real, seeds=seeds, controls=controls)
+    figures = reporter.follow(events, "motion")
+    reporter.finish(figures, _table(figures))
+
+
+def _table(figures: dict[str, Any]) -> str:
+    kinds = [kind for kind in ("real", "diffusion", "rules", "held_still") if kind in figures]
+    lines = [f"{'':34}" + "".join(f"{kind:>12}" for kind in kinds)]
+    for key, label in _ROWS:
+        cells = [figures[kind].get(key, "-") for kind in kinds]
+        lines.append(f"{label:34}" + "".join(f"{cell!s:>12}" for cell in cells))
+    for kind, row in figures.get("controls", {}).items():
+        lines += ["", f"controls, {kind}"]
+        lines += [f"  {key:32}{value!s:>12}" for key, value in row.items()]
+    return "\n".join(lines)
