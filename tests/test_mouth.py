@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from vasa3d.audio.clips import load_audio
 from vasa3d.cli import main
 from vasa3d.errors import InputError
+from vasa3d.evaluation.capture import read_jaw
 from vasa3d.evaluation.mouth import mouth_figures
+from vasa3d.motion.generator import speak
 from vasa3d.motion.pronunciation import WINDOWS, letter_phones, window_of
 from vasa3d.training.pronunciation import frequent_words, train_pronunciation
+from vasa3d.weights import assets_dir
 
 
 def test_openings_are_counted_once() -> None:
@@ -30,8 +34,6 @@ def test_openings_are_counted_once() -> None:
 def test_command_tells_silence_from_speech(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vasa3d.weights import assets_dir
-
     soundfile.write(tmp_path / "silence.wav", np.zeros(32000, np.float32), 16000)
     code = main(
         [
@@ -47,6 +49,21 @@ def test_command_tells_silence_from_speech(
     assert clips["silence.wav"]["shut"] == 1.0
     assert 0.4 < clips["demo.flac"]["open"] < 0.95
     assert 0.5 < clips["demo.flac"]["openings_per_second"] < 3.0
+
+
+def test_our_own_jaw_fits_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo = assets_dir() / "demo.flac"
+    jaw = speak(load_audio(demo), fps=30.0).channel("jawOpen")
+    late = np.concatenate([np.zeros(2, np.float32), jaw[:-2]])
+    columns = np.stack([np.zeros_like(late), late], axis=1)
+    np.savez(tmp_path / "take.npz", weights=columns, fps=30.0)
+    (tmp_path / "bs_names.txt").write_text("brow\nmouth_stretch_c\n")
+    assert not main(["evaluate", "capture", str(demo), str(tmp_path / "take.npz"), "--json"])
+    row = json.loads(capsys.readouterr().out)["takes"]["demo.flac"]
+    assert row["lag_ms"] == pytest.approx(-66.7, abs=8.0)
+    assert row["best_correlation"] > 0.97 > row["jaw_correlation"] > 0.2
+    with pytest.raises(InputError, match="no captured take"):
+        read_jaw(tmp_path / "none.npz")
 
 
 def dictionary(path: Path) -> Path:

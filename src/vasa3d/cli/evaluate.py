@@ -123,6 +123,42 @@ def mouth(
     reporter.finish({"clips": table}, "\n".join(lines))
 
 
+@app.command()
+def capture(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="AUDIO TAKE...", help="Recordings, each with its captured take."),
+    ],
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Does the jaw move as a real one did? Speak recordings of captured takes and compare.
+
+    A take is an .npz with weights and fps; bs_names.txt beside it names its columns.
+
+    \b
+    Examples:
+      vasa3d evaluate capture take.flac bs_value_take.npz --json
+    """
+    from vasa3d.audio.clips import load_audio
+    from vasa3d.evaluation.capture import capture_figures, read_jaw
+
+    if len(files) % 2:
+        raise InputError(f"{files[-1]} has no partner.", hint="give pairs: AUDIO TAKE AUDIO TAKE")
+    reporter = Reporter(as_json)
+    takes = {
+        audio.name: capture_figures(load_audio(audio), *read_jaw(take), seed=seed)
+        for audio, take in zip(files[::2], files[1::2], strict=True)
+    }
+    lines = [f"{'':24}    jaw   best  lag, ms  energy"]
+    lines += [
+        f"{name:24} {row['jaw_correlation']:6.2f} {row['best_correlation']:6.2f}"
+        f" {row['lag_ms']:8.0f} {row['energy_correlation']:7.2f}"
+        for name, row in takes.items()
+    ]
+    reporter.finish({"takes": takes}, "\n".join(lines))
+
+
 def _demo_avatar(reporter: Reporter, seed: int) -> Avatar:
     """The avatar of the portrait that scikit-image brings along."""
     import skimage.data

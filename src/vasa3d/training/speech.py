@@ -42,6 +42,8 @@ RECALL = 0.93
 """Share of closures to find on held-out sentences of a reader known from training; strangers get less."""
 
 OPEN = (SOUND_INDEX["A"], SOUND_INDEX["O"])
+QUIET_GAIN = 2.0
+"""How much more f and v count: they are faint, and easily lost, but plain to see on the lips."""
 SOURCES = [
     "speech generated with espeak-ng, flite and festival voices",
     "volunteers' readings (LJ Speech texts, LibriVox, CSS10; public domain), aligned by the network itself",
@@ -201,6 +203,7 @@ class Trainer:
             labels = sources[name].labels
             counts += np.bincount(labels, minlength=256)[: len(SOUNDS)] * (share / len(labels))
         weights = (counts / counts.sum() + 0.01) ** -0.35
+        weights[SOUND_INDEX["FV"]] *= QUIET_GAIN
         self.class_weights = torch.from_numpy(weights / weights.mean()).float()
 
     def advance(self) -> float:
