@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vasa3d.pipeline import resolve_background as resolve_background
     from vasa3d.pipeline import speak as speak
     from vasa3d.pipeline import track as track
+    from vasa3d.portrait.webcam import track_camera as track_camera
     from vasa3d.renderer import RenderConfig as RenderConfig
     from vasa3d.renderer import render_cloud as render_cloud
     from vasa3d.types import AudioClip as AudioClip
@@ -55,6 +56,7 @@ _HOMES = {
     "resolve_background": "pipeline",
     "speak": "pipeline",
     "track": "pipeline",
+    "track_camera": "portrait.webcam",
     "write_motion": "motion.formats",
     "write_ply": "exchange",
     "write_video": "video",
