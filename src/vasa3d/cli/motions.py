@@ -23,6 +23,11 @@ _ROWS = (
     ("diversity", "difference between seeds"),
     ("beat", "nods on the beat"),
     ("beat_shuffled", "the same, beats moved"),
+    ("pbm_closed", "p, b, m closed"),
+    ("vowels_closed", "open vowels closed"),
+    ("fv_labiodental", "f, v on the lip"),
+    ("rounding", "rounded vowels round"),
+    ("silence_closed", "closed in pauses"),
 )
 
 
@@ -40,30 +45,39 @@ def motion(
 ) -> None:
     """Does the head move as heads do? Motion by diffusion, by rules, and held still, beside real takes.
 
+    Where a TextGrid of phones lies beside a recording, under its name, the lips are scored too.
+
     \b
     Examples:
       vasa3d evaluate motion speech.wav --takes real-heads/
       vasa3d evaluate motion a.wav b.wav --takes real-heads/ --seeds 5 --json
     """
     from vasa3d.audio.clips import load_audio
+    from vasa3d.audio.textgrid import phone_tier, read_textgrid
+    from vasa3d.evaluation.lipsync import Sentence
     from vasa3d.evaluation.motion import motion_events, real_heads
 
     reporter = Reporter(as_json)
     real = real_heads(takes)
-    clips = [load_audio(path) for path in audio]
-    for clip in clips:
-        warn_all(reporter, clip.warnings)
-    events = motion_events(clips, real, seeds=seeds, controls=controls)
+    sentences = []
+    for path in audio:
+        grid = path.with_suffix(".TextGrid")
+        phones = phone_tier(read_textgrid(grid)) if grid.is_file() else []
+        sentences.append(Sentence(path.name, load_audio(path), phones))
+        warn_all(reporter, sentences[-1].clip.warnings)
+    events = motion_events(sentences, real, seeds=seeds, controls=controls)
     figures = reporter.follow(events, "motion")
     reporter.finish(figures, _table(figures))
 
 
 def _table(figures: dict[str, Any]) -> str:
-    kinds = [kind for kind in ("real", "diffusion", "rules", "held_still") if kind in figures]
-    lines = [f"{'':34}" + "".join(f"{kind:>12}" for kind in kinds)]
+    from vasa3d.evaluation.motion import KINDS
+
+    kinds = [kind for kind in ("real", *KINDS, "held_still") if kind in figures]
+    lines = [f"{'':34}" + "".join(f"{kind:>16}" for kind in kinds)]
     for key, label in _ROWS:
         cells = [figures[kind].get(key, "-") for kind in kinds]
-        lines.append(f"{label:34}" + "".join(f"{cell!s:>12}" for cell in cells))
+        lines.append(f"{label:34}" + "".join(f"{cell!s:>16}" for cell in cells))
     for kind, row in figures.get("controls", {}).items():
         lines += ["", f"controls, {kind}"]
         lines += [f"  {key:32}{value!s:>12}" for key, value in row.items()]

@@ -1,4 +1,4 @@
-"""Does the head move as heads do? Motion to recordings, from the diffusion transformer, from the rules, and held still.
+"""Does the head move as heads do? Motion to recordings from the diffusion transformer, from rules, and held still.
 
 Angles are yaw, pitch and roll in degrees at 25 frames a second. Of every kind of motion are told
 
@@ -12,6 +12,9 @@ Angles are yaw, pitch and roll in degrees at 25 frames a second. Of every kind o
 - ``beat``: how well stressed syllables meet turns of the head, mean of exp(-d^2 / 2 (80 ms)^2) over stresses, d the
   time to the nearest nod (peak of the head's pitch) at the best common lag from -0.2 to 0.4 s; ``beat_shuffled``: the
   same for stresses moved along the recording,
+- where phones are known, the lips as ``evaluation.lipsync`` scores them on the mesh.
+
+``diffusion_lips`` takes the transformer's lips in place of coarticulation's.
 
 Controls are told apart: error of the line of sight over targets, of the distance, how emotions are told from each
 other by their channels, and whether they grow with their strength.
@@ -28,6 +31,8 @@ from scipy.signal import find_peaks, welch
 from scipy.spatial.transform import Rotation
 
 from vasa3d.errors import InputError
+from vasa3d.evaluation.lipshape import shape_of_mesh
+from vasa3d.evaluation.lipsync import Sentence, score
 from vasa3d.motion.controls import EMOTIONS, MotionControls, emotion_offsets
 from vasa3d.motion.formats import read_motion
 from vasa3d.motion.generator import GeneratorConfig, speak
@@ -39,8 +44,10 @@ from vasa3d.types import ARKIT_CHANNELS, DEFAULT_FPS, F32, AudioClip, Event, Mot
 
 KINDS = {
     "diffusion": GeneratorConfig(life="diffusion"),
+    "diffusion_lips": GeneratorConfig(life="diffusion", lips="diffusion"),
     "rules": GeneratorConfig(life="rules"),
 }
+LIP_KEYS = ("pbm_closed", "vowels_closed", "fv_labiodental", "rounding", "silence_closed")
 _BANDS = ((0.25, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0))
 _BEAT_SECONDS = 0.08
 _SHUFFLES = 40
@@ -81,7 +88,7 @@ def real_heads(folder: Path) -> dict[str, F32]:
 
 
 def motion_events(
-    clips: Sequence[AudioClip],
+    sentences: Sequence[Sentence],
     real: dict[str, F32],
     *,
     seeds: int = 3,
@@ -91,7 +98,7 @@ def motion_events(
     """Measure motion on recordings.
 
     Args:
-        clips: What is said.
+        sentences: What is said; where phones are known, lips are scored too.
         real: Rotations of real heads, as ``real_heads`` gives them.
         seeds: Motions of each recording.
         controls: Whether controls are measured too.
@@ -114,24 +121,29 @@ def motion_events(
             "spectrum_db": _spread(real, shape),
         }
     }
-    rhythms = [_stresses(clip) for clip in clips]
-    total = len(kinds) * len(clips) * seeds
+    rhythms = [_stresses(sentence.clip) for sentence in sentences]
+    known = [n for n, sentence in enumerate(sentences) if sentence.phones]
+    total = len(kinds) * len(sentences) * seeds
     done = 0
     for name, config in kinds.items():
         motions: list[list[MotionLatents]] = []
-        for clip in clips:
+        for sentence in sentences:
             motions.append([])
             for seed in range(seeds):
-                motions[-1].append(speak(clip, seed=seed, config=config))
+                motions[-1].append(speak(sentence.clip, seed=seed, config=config))
                 done += 1
                 yield Event(name, done, total)
         result[name] = _figures(motions, rhythms, bounds, shape)
+        if known:
+            shapes = [shape_of_mesh(motions[n][0]) for n in known]
+            lips = score(shapes, DEFAULT_FPS, [sentences[n].phones for n in known])
+            result[name] |= {key: round(lips[key], 4) for key in LIP_KEYS}
     still = [[MotionLatents.rest(len(m)) for m in ms] for ms in motions]
     result["held_still"] = _figures(still, rhythms, bounds, shape)
     result["real_range"] = {k: [round(v, 2) for v in b] for k, b in bounds.items()}
     if controls:
         yield Event("controls", total, total)
-        result["controls"] = {n: control_figures(clips[0], c) for n, c in kinds.items()}
+        result["controls"] = {n: control_figures(sentences[0].clip, c) for n, c in kinds.items()}
     yield Event("done", total, total, data=result)
 
 
