@@ -9,6 +9,7 @@ import pytest
 from vasa3d.audio.clips import load_audio
 from vasa3d.audio.features import log_mel
 from vasa3d.audio.textgrid import phone_tier, read_textgrid
+from vasa3d.cli import main
 from vasa3d.errors import InputError
 from vasa3d.evaluation.lipshape import lip_gap
 from vasa3d.evaluation.lipsync import evaluate_lipsync
@@ -234,3 +235,18 @@ def test_known_sounds_move_the_mouth() -> None:
     assert jaw[48] > 0.25
     assert jaw[67] < 0.2
     assert jaw[140] < 0.02
+
+
+def test_command_takes_a_transcript(
+    tmp_path: Path, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = str(assets_dir() / "demo.flac")
+    assert not main(["motion", demo, "-o", str(tmp_path / "a.csv"), "--transcript", said])
+    assert "transcript" not in capsys.readouterr().err
+    wrong = write(tmp_path / "wrong.txt", "an entirely different story about boats on the river")
+    assert not main(["motion", demo, "-o", str(tmp_path / "b.csv"), "--transcript", str(wrong)])
+    assert "does not fit" in capsys.readouterr().err
+    missing = str(tmp_path / "missing.txt")
+    assert main(["motion", demo, "-o", str(tmp_path / "c.csv"), "--transcript", missing]) == 2
+    assert (tmp_path / "a.csv").read_text() != (tmp_path / "b.csv").read_text()
+    assert not (tmp_path / "c.csv").exists()
