@@ -44,13 +44,16 @@ from vasa3d.training.capture import (
     head_takes,
     tracked_clips,
 )
-from vasa3d.training.motion_life import live, rhythm_of
+from vasa3d.training.motion_life import Life, live, rhythm_of
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, F32, NUM_CHANNELS
 
 TEST_CAPTURE = "1114_3_15"
 """The captured take that no training sees."""
 TEST_CLIP = "lwbsza.mpg"
 """The video clip that no training sees."""
+LATE_FRAMES = 5
+"""How far head, eyes and brows are behind the voice: people move as they stress a word, but a stream cannot know that
+they will; a nod that begins with the stress can be learned."""
 
 _SESSION_FRAMES = 3000
 _SIL, _PBM = VISEME_INDEX["sil"], VISEME_INDEX["PBM"]
@@ -206,7 +209,7 @@ def _alive(mouth: F32, voice: F32, silent, level, tone, articulation, heads, rng
     """A mouth with a life around it."""
     condition, emotion, gaze = _draw_condition(articulation, rng)
     rhythm = rhythm_of(silent, level, *tone)
-    life = live(rhythm, heads, emotion, gaze, rng)
+    life = _later(live(rhythm, heads, emotion, gaze, rng))
     count = min(len(voice), len(mouth), len(life.pose))
     channels = np.maximum(life.channels[:count], mouth[:count])
     for name in ("mouthSmileLeft", "mouthSmileRight"):
@@ -214,6 +217,15 @@ def _alive(mouth: F32, voice: F32, silent, level, tone, articulation, heads, rng
         channels[:, i] = np.clip(life.channels[:count, i] + mouth[:count, i], 0.0, 1.0)
     rows = np.broadcast_to(condition, (count, CONDITION_SIZE))
     return voice[:count], channels, life.pose[:count], np.ascontiguousarray(rows)
+
+
+def _later(life: Life) -> Life:
+    """The life ``LATE_FRAMES`` behind its voice."""
+
+    def held(values: F32) -> F32:
+        return np.concatenate([np.repeat(values[:1], LATE_FRAMES, axis=0), values[:-LATE_FRAMES]])
+
+    return Life(held(life.channels), held(life.pose))
 
 
 def _draw_condition(articulation: float, rng) -> tuple[F32, F32, tuple[float, float]]:
