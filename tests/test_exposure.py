@@ -90,7 +90,7 @@ def test_only_frames_in_foreign_light_get_one(avatar, foreign) -> None:
 
 def test_the_photos_light_can_be_given_back(avatar, foreign) -> None:
     lesson = Lesson(avatar, foreign[1])
-    known = lesson.known > 0.0
+    known = lesson.known
     drawn = render_cloud(avatar.pose(avatar.photo_latents), lesson.camera)
     own = torch.from_numpy(drawn.rgb)[known]
     assert (lesson.unlit()[known] - own).abs().mean() < 0.02

@@ -35,7 +35,7 @@ class Lesson:
         confidence: (H, W) how far each pixel is believed.
         alpha: (H, W) coverage.
         premultiplied: (H, W, 3) colours times coverage.
-        known: (H, W) 1 where the frame itself speaks, and not the draft.
+        known: (H, W) bool where the frame itself speaks, and not the draft.
         exposure: (3, 4) its light, a parameter; None for the photo's own.
     """
 
@@ -54,7 +54,7 @@ class Lesson:
         self.confidence = _tensor(known)
         self.alpha = _tensor(alpha)
         self.premultiplied = _tensor(rgb)
-        self.known = _tensor(share)
+        self.known = torch.from_numpy(share)
         self.exposure: torch.Tensor | None = None
         if frame.foreign_light and relit:
             drawn = made_up or render_cloud(draft.pose(frame.latents), frame.camera)
@@ -82,7 +82,7 @@ class Lesson:
         matrix, shift = self.exposure.detach()[:, :3], self.exposure.detach()[:, 3]
         back = torch.linalg.inv(matrix)
         colors = (self.premultiplied - self.alpha[..., None] * shift) @ back.T
-        return torch.where(self.known[..., None] > 0.0, colors, self.premultiplied)
+        return torch.where(self.known[..., None], colors, self.premultiplied)
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

@@ -17,7 +17,7 @@ from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.avatar.posing import covariances_from, pose_tensors
 from vasa3d.customisation.config import LearningRates
 from vasa3d.renderer.autograd import RenderedTensors, render_tensors
-from vasa3d.types import F32, Camera, MotionLatents
+from vasa3d.types import F32, NUM_CHANNELS, Camera, MotionLatents
 
 OPACITY_RANGE = (0.004, 0.99)
 """Opacities that logits stand for: those at which a splat is drawn and not capped."""
@@ -27,6 +27,8 @@ RESIDUAL_UNITS = (1e-4,) * 3 + (0.02,) * 4 + (0.02,) * 3 + (0.01,) * 3 + (0.02,)
 
 COLOR = slice(10, 13)
 """Where a residual holds the change of colour."""
+TRANSLATION = slice(NUM_CHANNELS + 3, NUM_CHANNELS + 6)
+"""Where the inputs of a residual hold the translation of the head."""
 _ATTRIBUTES = ("means", "log_scales", "quats", "logits", "colors", "modes", "mixing")
 
 

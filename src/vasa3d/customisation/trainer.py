@@ -40,6 +40,7 @@ from vasa3d.customisation.surface import face_camera, openings_of, part_colors, 
 from vasa3d.customisation.trainable import (
     COLOR,
     RESIDUAL_UNITS,
+    TRANSLATION,
     TrainableAvatar,
 )
 from vasa3d.geometry.cameras import orbit
@@ -55,6 +56,7 @@ _ADVERSARY_FROM = 0.5
 _DENSIFY_AT = 0.2
 _RESIDUAL_FROM = 0.25
 _REFITS = 1
+_WISH_SIDE = 256
 _LEAST_WEIGHT = 0.05
 _FACE_SEEN_DEGREES = 75.0
 _COVERED_METRES = 0.006
@@ -325,6 +327,7 @@ class Customisation:
         if not self._lessons:
             return
         inputs = torch.stack([trained.inputs(lesson.pose) for lesson in self._lessons]).numpy()
+        inputs[:, TRANSLATION] = 0.0  # frames hardly shift; what looks like its doing is chance
         wishes = [self._wish(lesson, False) for lesson in self._lessons]
         mixing = mixing_of(inputs, wishes, config.rank)
         weights = inputs @ mixing.T
@@ -347,7 +350,7 @@ class Customisation:
             cloud = GaussianCloud(*(value.detach().numpy() for value in posed))
             rgb = lesson.unlit().numpy()
         # Shading is smooth: half the size says as much, in a quarter of the time.
-        side = max(lesson.camera.width // 2, 1)
+        side = max(lesson.camera.width // 2, min(lesson.camera.width, _WISH_SIDE))
         pictures = (
             np.asarray(cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA), np.float32)
             for part in (rgb, lesson.alpha.numpy(), lesson.confidence.numpy())
