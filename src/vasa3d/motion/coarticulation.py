@@ -13,7 +13,7 @@ early). Silence counts only where it fills most of the fifth of a second around:
 does not close the mouth. On top, sounds that must reach their contact get a pulse of their own,
 from the closure head (p, b, m) and the posterior of f and v: the pulse is held over at least two
 video frames and then overrides the blend, so that a short p between two open vowels still shuts
-the lips. Rounded vowels and w keep the lips from being less than round.
+the lips.
 
 The mouth moves ``DELAY`` frames after the sound, as mouths in motion captures do (by 33 ms in
 those at hand); that much more of the sound is known when a frame is due. Everything is a finite
@@ -90,16 +90,12 @@ _SILENT = VISEME_INDEX["sil"]
 _JAW_SLACK, _LIPS_SLACK = 0.4, 0.65
 """Share of jaw and lip motion that is left in mumbled speech."""
 _LABIODENTAL_THRESHOLD = 0.13
-_ROUND_GAIN = 1.8
 _DOUBT = np.float32(0.01)
-_ROUND = ("U", "O", "W")
-_LEAST_PUCKER = 0.40
 _HOLD_BEFORE, _HOLD_AFTER = 3, 2
 _NEAR = 6
 _EASE = np.array([0.5, 1.1, 1.4, 1.1, 0.5])
 _PAUSE_FRAMES = 18
 _LOUD_RANGE_DB, _VIGOUR = 14.0, np.float32(0.15)
-_ROUND_COLUMNS = [VISEME_INDEX[name] for name in _ROUND]
 
 
 @cache
@@ -161,7 +157,6 @@ def mouth(
         weight = _filter(sharp, _kernel(group)) * dominances[group]
         weight[:, _SILENT] *= pause
         out += (weight @ table) / weight.sum(axis=1, keepdims=True)
-    _round(out, activity.visemes[:, _ROUND_COLUMNS].sum(axis=1))
     out *= np.float32(amplitude * (_LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation))
     jaw = _JAW_SLACK + (1.0 - _JAW_SLACK) * articulation
     jaw /= _LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation
@@ -244,15 +239,6 @@ def _blend(out: F32, channel: str, value: F32 | float, weight: F32) -> None:
     for name in _sides(channel):
         column = out[:, ARKIT_INDEX[name]]
         out[:, ARKIT_INDEX[name]] = column + (value - column) * weight
-
-
-def _round(out: F32, posterior: F32) -> None:
-    """Lips at least this round, in place: a rounded sound of 60 ms already counts fully."""
-    weight = np.minimum(_ROUND_GAIN * _filter(posterior, _kernel("round")), np.float32(1.0))
-    pucker = out[:, ARKIT_INDEX["mouthPucker"]]
-    np.maximum(pucker, _LEAST_PUCKER * weight, out=pucker)
-    for name in ("mouthStretch", "mouthSmile", "mouthDimple"):
-        _blend(out, name, 0.0, weight)
 
 
 def _bite(out: F32, weight: F32) -> None:
