@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from vasa3d.avatar.avatar import Avatar, photo_vertices
 from vasa3d.avatar.deformation import mix_mood
 from vasa3d.avatar.file import decode, encode
-from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
+from vasa3d.avatar.initialise import InitConfig, framing_of, initialise, with_solved_colors
 from vasa3d.geometry.cameras import orbit, project
 from vasa3d.head import load_head
 from vasa3d.metrics import psnr, ssim
@@ -111,6 +112,24 @@ def test_the_source_view_gives_the_photo_back(avatar, analysis) -> None:
     # Another picture of the same person would not do: shifted by two pixels it is no longer met.
     shifted = np.roll(photo, 2, axis=1)
     assert psnr(drawn.rgb, shifted, matte > 0.5) < psnr(drawn.rgb, photo, matte > 0.5) - 3.0
+
+
+def test_solving_colours_again_mends_spoiled_ones(avatar, analysis) -> None:
+    noise = np.random.default_rng(0).normal(0.0, 0.04, avatar.gaussians.colors.shape)
+    colors = np.clip(avatar.gaussians.colors + noise, 0.0, 1.0).astype(np.float32)
+    spoiled = replace(avatar, gaussians=replace(avatar.gaussians, colors=colors))
+    damping = np.full(len(colors), 0.2, np.float32)
+    mended = with_solved_colors(spoiled, analysis, damping)
+    camera = avatar.camera.resized(512, 512)
+    target = framing_of(analysis.foreground, 512)
+    matte = framing_of(analysis.alpha, 512) > 0.9
+
+    def likeness(one) -> float:
+        return psnr(render_cloud(one.pose(one.photo_latents), camera).rgb, target, matte)
+
+    assert likeness(mended) > likeness(spoiled) + 1.0
+    firm = with_solved_colors(spoiled, analysis, np.full(len(colors), 1e6, np.float32))
+    assert np.abs(firm.gaussians.colors - colors).max() < 1e-3
 
 
 def test_the_drawn_person_has_the_matte_s_outline(avatar, analysis) -> None:

@@ -24,7 +24,7 @@ from vasa3d.audio.clips import load_audio
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import mood_of, unmix_mood
 from vasa3d.avatar.file import decode, encode
-from vasa3d.avatar.initialise import InitConfig, framing_of, initialise
+from vasa3d.avatar.initialise import InitConfig, framing_of, initialise, with_solved_colors
 from vasa3d.customisation.config import QUALITIES, CustomisationConfig
 from vasa3d.errors import InputError
 from vasa3d.exchange.cameras import read_key_frames
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from vasa3d.customisation.sources import FrameSource
 
 _CHECKPOINT_SECONDS = 20.0
+_LAST_DAMPING = 0.2
+"""How firmly optimised colours resist the last solve, in pixels of a Gaussian's weight."""
 REPORT_SIDE = 512
 """Side of the pictures on which ``create`` reports its quality."""
 SWING_DEGREES = 25.0
@@ -222,7 +224,10 @@ def _customise(
         raise
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return prune(work.avatar(), turning_point(draft))
+    made = prune(work.avatar(), turning_point(draft))
+    # Adam's steps end a little beside the optimum that a linear solve finds.
+    damping = np.full(len(made.gaussians), _LAST_DAMPING, np.float32)
+    return with_solved_colors(made, analysis, damping)
 
 
 def create(

@@ -31,8 +31,8 @@ from vasa3d.head import ArkitHead
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
 from vasa3d.types import F32, Camera
 
-_DAMPING, _FLAT_DAMPING, _FIRM = 0.6, 0.9, 8.0
-"""Of first colours in the solve, in pixels."""
+_LAYER_DAMPING = 0.6
+"""Of first colours of the layer in the solve, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,32 @@ def initialise(
         background_bytes=_encode_picture(analysis.background),
         provenance=dict(provenance),
     )
-    return _with_solved_colors(avatar, analysis, config, skin.color_damping(surface))
+    damping = np.full(len(gaussians), _LAYER_DAMPING, np.float32)
+    on_head = skin.color_damping(surface)
+    damping[: len(on_head)] = on_head
+    return with_solved_colors(avatar, analysis, damping, config.solve_side)
+
+
+def with_solved_colors(avatar: Avatar, analysis: Analysis, damping: F32, side: int = 512) -> Avatar:
+    """The avatar in the colours that give the photo back from its own view.
+
+    Args:
+        avatar: The avatar.
+        analysis: The portrait.
+        damping: (N,) how firmly Gaussians keep the colours they have, in pixels of their weight.
+        side: Of the picture on which colours are solved.
+    """
+    camera = avatar.camera.resized(side, side)
+    weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)
+    colors = solve_colors(
+        avatar.pose(avatar.photo_latents),
+        camera,
+        framing_of(analysis.rgb, side),
+        framing_of(analysis.background, side),
+        weight.astype(np.float32),
+        damping,
+    )
+    return replace(avatar, gaussians=replace(avatar.gaussians, colors=colors))
 
 
 def framing_camera(window: Camera) -> Camera:
@@ -121,25 +146,6 @@ def _assemble(surface: list[Coat], layer: Coat) -> Gaussians:
         triangles=bound.triangles.astype(np.int32),
         layer_weights=layer.weights.astype(np.float32),
     )
-
-
-def _with_solved_colors(
-    avatar: Avatar, analysis: Analysis, config: InitConfig, surface_damping: F32
-) -> Avatar:
-    damping = np.full(len(avatar.gaussians), _DAMPING, np.float32)
-    damping[: len(surface_damping)] = surface_damping
-    side = config.solve_side
-    camera = avatar.camera.resized(side, side)
-    weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)
-    colors = solve_colors(
-        avatar.pose(avatar.photo_latents),
-        camera,
-        framing_of(analysis.rgb, side),
-        framing_of(analysis.background, side),
-        weight.astype(np.float32),
-        damping,
-    )
-    return replace(avatar, gaussians=replace(avatar.gaussians, colors=colors))
 
 
 def _encode_picture(picture: F32) -> np.ndarray:
