@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -184,7 +185,8 @@ def _table(result: dict[str, Any]) -> str:
     lines = [f"{'':24}" + "".join(f" {name:>15}" for name in names)]
     for key, label in labels.items():
         form = ".1f" if key in ("lag_ms", "false_closures") else ".1%"
-        lines.append(f"{label:24}" + "".join(f" {column[key]:>15{form}}" for column in columns))
+        cells = ["-" if isnan(column[key]) else f"{column[key]:{form}}" for column in columns]
+        lines.append(f"{label:24}" + "".join(f" {cell:>15}" for cell in cells))
     for kind in ("classes", "phones"):
         lines += ["", f"{kind:18}  count   shut  opened  teeth  round    gap"]
         lines += [
