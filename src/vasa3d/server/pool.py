@@ -11,6 +11,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +23,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from vasa3d.kernels.threads import set_num_threads
 from vasa3d.motion.generator import MotionStream
 from vasa3d.server.metrics import Metrics
 from vasa3d.server.protocol import Start, pack_motion
@@ -56,12 +58,19 @@ _voices: dict[int, _Voice] = {}
 def _prepare() -> None:
     """In a new worker: import and compile all that a turn needs, and leave signals to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from vasa3d.kernels.threads import set_num_threads
-
+    threading.Thread(target=_follow_parent, daemon=True).start()
     set_num_threads(1)
     begin(0, Start(turn=1, rate=SAMPLE_RATE))
     push(0, np.zeros(SAMPLE_RATE, np.int16))
     finish(0)
+
+
+def _follow_parent() -> None:
+    """In a worker: end when the server has ended in whatever way."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def begin(session: int, start: Start) -> None:

@@ -1,0 +1,143 @@
+"""How late motion is when many people speak at once: live sessions against one server on this computer.
+
+    python benchmarks/bench_live.py ME.vasa3d --sessions 16 --seconds 60
+
+Every session sends speech as a microphone does, 40 ms at a time, and notes when each frame of motion comes. Frame t
+needs the sound up to t / fps plus the look-ahead, so it is due when that sound was sent; lateness counts from there.
+The clients run in a process of their own and share the processors with the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import queue
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vasa3d.audio.clips import load_audio
+from vasa3d.motion.generator import MotionStream
+from vasa3d.server.client import LiveClient
+from vasa3d.server.config import ServerConfig
+from vasa3d.server.run import run_server
+from vasa3d.types import SAMPLE_RATE
+from vasa3d.weights import assets_dir
+
+BLOCK = 640
+"""Samples sent at once: 40 ms."""
+
+
+def serve(avatar: str, workers: int, ready: Any) -> None:
+    """In a process: the server; puts its address into ``ready``."""
+    config = ServerConfig(port=0, workers=workers, max_sessions_per_address=1000, max_sessions=1000)
+    run_server(config, [Path(avatar)], ready.put)
+
+
+def look_ahead(fps: float) -> float:
+    """Seconds of sound after a frame that the stream waits for before it gives the frame."""
+    stream, sent, worst = MotionStream(fps=fps), 0, 0.0
+    frames = 0
+    sound = load_audio(assets_dir() / "demo.flac").samples
+    for first in range(0, SAMPLE_RATE, 160):
+        sent += 160
+        count = len(stream.push(sound[first : first + 160]))
+        if count:
+            worst = max(worst, sent / SAMPLE_RATE - frames / fps)
+            frames += count
+    return worst
+
+
+async def speak(
+    url: str, seconds: float, delay: float, fps: float, ahead: float
+) -> dict[str, np.ndarray]:
+    """One session: lateness of every frame, and time from sending a frame's own sound to having it."""
+    sound = load_audio(assets_dir() / "demo.flac").samples
+    sound = np.tile(sound, int(np.ceil(seconds * SAMPLE_RATE / len(sound))))
+    blocks = int(seconds * SAMPLE_RATE / BLOCK)
+    sent: list[float] = []
+    came: dict[int, float] = {}
+    await asyncio.sleep(delay)
+    async with LiveClient(url) as client:
+        turn = await client.begin(SAMPLE_RATE, fps=fps)
+
+        async def listen() -> None:
+            async for first, motion in turn:
+                now = time.perf_counter()
+                came.update((first + i, now) for i in range(len(motion)))
+
+        listening = asyncio.ensure_future(listen())
+        begun = time.perf_counter()
+        for block in range(blocks):
+            # A block is complete, and can be sent, when its last sample is spoken.
+            await asyncio.sleep(begun + (block + 1) * BLOCK / SAMPLE_RATE - time.perf_counter())
+            await turn.push(sound[block * BLOCK : (block + 1) * BLOCK])
+            sent.append(time.perf_counter())
+        await turn.end()
+        await listening
+    late, total = [], []
+    for frame, when in came.items():
+        own, due = (int(t * SAMPLE_RATE // BLOCK) for t in (frame / fps, frame / fps + ahead))
+        if due < blocks:
+            late.append(when - sent[due])
+            total.append(when - sent[own])
+    return {"late": np.array(late), "total": np.array(total)}
+
+
+async def measure(
+    url: str, sessions: int, seconds: float, fps: float, ahead: float
+) -> list[dict[str, Any]]:
+    """All sessions at once, their starts spread over a block's time and more."""
+    delays = np.random.default_rng(0).uniform(0.0, 1.0, sessions)
+    return list(await asyncio.gather(*(speak(url, seconds, float(d), fps, ahead) for d in delays)))
+
+
+def main() -> int:
+    """Run the server and the sessions; print a line, or JSON."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("avatar")
+    parser.add_argument("--sessions", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fps", type=float, default=25.0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    ready = context.Queue()
+    server = context.Process(target=serve, args=(options.avatar, options.workers, ready))
+    server.start()
+    try:
+        page = ready.get(timeout=180)
+        url = page.replace("http", "ws") + "live"
+        ahead = look_ahead(options.fps)
+        results = asyncio.run(measure(url, options.sessions, options.seconds, options.fps, ahead))
+    except queue.Empty:
+        sys.stderr.write("the server did not start\n")
+        return 1
+    finally:
+        server.terminate()
+        server.join(20)
+    late = 1000 * np.concatenate([result["late"] for result in results])
+    first = 1000 * np.array([result["total"][0] for result in results])
+    report = {
+        "sessions": options.sessions,
+        "frames": len(late),
+        "look_ahead_ms": round(1000 * ahead, 1),
+        "late_median_ms": round(float(np.median(late)), 1),
+        "late_p99_ms": round(float(np.percentile(late, 99)), 1),
+        "late_max_ms": round(float(late.max()), 1),
+        "first_latent_median_ms": round(float(np.median(first)), 1),
+        "first_latent_max_ms": round(float(first.max()), 1),
+    }
+    line = ", ".join(f"{name} {value}" for name, value in report.items())
+    sys.stdout.write((json.dumps(report) if options.json else line) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
