@@ -52,6 +52,13 @@ def test_inputs_that_stay_still_weigh_nothing_and_unseen_gaussians_stay() -> Non
     assert np.abs(modes[:, 5]).max() == 0.0 and np.abs(modes[:, 4]).max() > 0.0
 
 
+def test_fewer_frames_than_modes_are_enough() -> None:
+    x, _, wishes = problem(0.0)
+    mixing = mixing_of(x[:3], wishes[:3], 5)
+    modes = modes_of(x[:3] @ mixing.T, wishes[:3])
+    assert modes.shape == (5, GAUSSIANS, 3) and np.isfinite(modes).all() and (modes[3:] == 0).all()
+
+
 def test_a_wish_brings_a_drawing_nearer(avatar) -> None:
     camera, cloud = avatar.camera.resized(96, 96), avatar.pose(avatar.photo_latents)
     drawn = render_cloud(cloud, camera)

@@ -89,7 +89,11 @@ def mixing_of(inputs: F32, wishes: Iterable[Wish], rank: int) -> F32:
     mixing = (x.T @ (vectors / (values + chosen)) @ (vectors.T @ target)).T
     # Weights of size one in the mean, so that modes hold the size of the change.
     size = np.sqrt(np.mean((x @ mixing.T) ** 2, axis=0)).clip(1e-12)
-    return (mixing / size[:, None]).astype(np.float32)
+    found = np.zeros(
+        (rank, mixing.shape[1]), np.float32
+    )  # fewer frames than modes leave some empty
+    found[: len(mixing)] = mixing / size[:, None]
+    return found
 
 
 def modes_of(weights: F32, wishes: Iterable[Wish]) -> F32:
