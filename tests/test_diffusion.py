@@ -14,7 +14,6 @@ import torch
 from vasa3d.motion.conditions import CONDITION_SIZE, condition_vector
 from vasa3d.motion.denoiser import (
     BLOCK,
-    INPUT_SIZE,
     STATE_SIZE,
     Denoiser,
     DenoiserShape,
@@ -49,7 +48,7 @@ def weights_of(net: DenoiserNet) -> DenoiserWeights:
 def test_numpy_computes_what_torch_trains() -> None:
     net, count = network(), 6 * BLOCK
     rng = np.random.default_rng(1)
-    clean, noisy = rng.standard_normal((2, count, INPUT_SIZE)).astype(np.float32)
+    clean, noisy = rng.standard_normal((2, count, SHAPE.inputs)).astype(np.float32)
     with torch.no_grad():
         wanted = net(
             torch.from_numpy(clean)[None],

@@ -187,6 +187,10 @@ def motion(
         Optional[Path],  # noqa: UP045
         typer.Option("--clips", help="Folder of your own clips with sound, to learn from instead."),
     ] = None,
+    voice_model: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--voice-model", help="Folder of a Wav2Vec2 or HuBERT to hear with."),
+    ] = None,
     steps: Steps = None,
     device: TrainingDevice = Device.cpu,
     precision: TrainingPrecision = Precision.float32,
@@ -212,7 +216,9 @@ def motion(
     target = output_path(output, force)
     config = MotionTrainingConfig()
     config = replace(config, loop=_loop(config.loop, steps, device, precision))
-    events = train_motion(data, target, work, seed=seed, clips=clips, config=config)
+    events = train_motion(
+        data, target, work, seed=seed, clips=clips, voice_model=voice_model, config=config
+    )
     figures = reporter.follow(events, "motion")
     reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
 

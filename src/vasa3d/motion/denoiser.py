@@ -23,10 +23,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
+from vasa3d.errors import InputError
 from vasa3d.motion.conditions import CONDITION_SIZE
 from vasa3d.motion.latents import LATENT_SIZE
 from vasa3d.motion.voice import VOICE_SIZE
@@ -39,7 +42,6 @@ BLOCK = 4
 HEARD = 2
 """Frames of a block whose voice is known."""
 STATE_SIZE = LATENT_SIZE + 6
-INPUT_SIZE = 2 * STATE_SIZE + VOICE_SIZE + 1 + CONDITION_SIZE + 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class DenoiserShape:
         hidden: Units of each feed-forward part.
         context: Frames before a block that it sees.
         time_size: Sines and cosines that tell tau.
+        voice: Features that are heard of a frame.
     """
 
     width: int = 128
@@ -61,6 +64,12 @@ class DenoiserShape:
     hidden: int = 384
     context: int = 40
     time_size: int = 32
+    voice: int = VOICE_SIZE
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of a token."""
+        return 2 * STATE_SIZE + self.voice + 1 + CONDITION_SIZE + 1
 
 
 def time_features(tau: Any, size: int) -> Any:
@@ -103,14 +112,27 @@ def weights_from_tensors(tensors: dict[str, np.ndarray], shape: str) -> Denoiser
 
 
 @cache
-def load_denoiser_weights() -> DenoiserWeights:
-    """The shipped network.
+def load_denoiser_weights(path: Path | None = None) -> DenoiserWeights:
+    """The shipped network, or one of the user's own training.
+
+    Args:
+        path: File of ``vasa3d train motion``.
 
     Raises:
         MissingError: The asset is missing or damaged.
+        InputError: The file is no motion generator.
     """
-    tensors, metadata = load_asset(ASSET)
-    return weights_from_tensors(tensors, metadata["shape"])
+    if path is None:
+        tensors, metadata = load_asset(ASSET)
+        return weights_from_tensors(tensors, metadata["shape"])
+    hint = "give a file that vasa3d train motion wrote"
+    try:
+        with safe_open(str(path), framework="numpy") as handle:
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            shape = (handle.metadata() or {})["shape"]
+        return weights_from_tensors(tensors, shape)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no motion generator.", hint=hint) from error
 
 
 class Denoiser:
@@ -137,12 +159,12 @@ class Denoiser:
         self._known = 0
 
     def denoise(self, inputs: F32, tau: float) -> F32:
-        """(BLOCK, STATE_SIZE) clean changes y of noisy inputs (BLOCK, INPUT_SIZE)."""
+        """(BLOCK, STATE_SIZE) clean changes y of noisy inputs (BLOCK, inputs)."""
         x = self._pass(inputs, tau, self._bias)
         return _norm(x) @ self._t["outputs.weight"] + self._t["outputs.bias"]
 
     def remember(self, inputs: F32) -> None:
-        """Take the clean inputs (BLOCK, INPUT_SIZE) of frames that are settled."""
+        """Take the clean inputs (BLOCK, inputs) of frames that are settled."""
         self._pass(inputs, 1.0, self._causal)
         self._past[:, :, :, :-BLOCK] = self._past[:, :, :, BLOCK:].copy()
         self._known = min(self._known + BLOCK, self.shape.context)

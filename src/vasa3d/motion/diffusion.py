@@ -27,7 +27,6 @@ from vasa3d.motion.denoiser import (
     DenoiserWeights,
     load_denoiser_weights,
 )
-from vasa3d.motion.voice import VOICE_SIZE
 from vasa3d.types import F32
 
 _STREAM = 11
@@ -77,13 +76,13 @@ class MotionSampler:
     def reset(self) -> None:
         """Start over."""
         self._denoiser.reset()
-        self._voice = np.zeros((0, VOICE_SIZE), np.float32)
+        self._voice = np.zeros((0, self._weights.shape.voice), np.float32)
         self._settled = np.zeros((0, STATE_SIZE), np.float32)
         self._last = self._weights.rest
         self._block = 0
 
     def push(self, voice: F32) -> F32:
-        """Take what is heard at n more frames (n, VOICE_SIZE).
+        """Take what is heard at n more frames (n, voice).
 
         Returns:
             (m, STATE_SIZE) codes and poses of the frames that it settles, in the units of ``MotionLatents``.
@@ -115,7 +114,7 @@ class MotionSampler:
         self._block += 1
         y = rng.standard_normal((BLOCK, STATE_SIZE), np.float32) * np.float32(c.temperature)
         here = np.broadcast_to(self._last, y.shape)
-        heard = np.zeros((BLOCK, VOICE_SIZE), np.float32)
+        heard = np.zeros((BLOCK, self._weights.shape.voice), np.float32)
         heard[:HEARD] = self._voice[:HEARD]
         known = (np.arange(BLOCK) < HEARD).astype(np.float32)[:, None]
         deaf = np.zeros_like(known)

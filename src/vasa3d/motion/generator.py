@@ -21,10 +21,11 @@ from vasa3d.audio.features import FRAME_RATE
 from vasa3d.errors import InputError
 from vasa3d.motion import coarticulation
 from vasa3d.motion.controls import EMOTIONS, MotionControls, emotion_offsets
-from vasa3d.motion.denoiser import BLOCK, HEARD
+from vasa3d.motion.denoiser import BLOCK, HEARD, load_denoiser_weights
 from vasa3d.motion.diffusion import SamplerConfig
 from vasa3d.motion.idle import IdleLife
 from vasa3d.motion.life import CAMERA_DISTANCE_METRES, SPOKEN, GeneratedLife
+from vasa3d.motion.pretrained import PretrainedVoice
 from vasa3d.motion.prosody import FRAMES_AHEAD, ProsodyStream, Stress
 from vasa3d.motion.speech import (
     VISEMES,
@@ -57,11 +58,16 @@ class GeneratorConfig:
         life: Head, gaze, brows: ``diffusion``, or ``rules`` (``motion/idle.py``).
         lips: ``rules`` (``motion/coarticulation.py``), or ``diffusion``.
         sampler: How the diffusion transformer is sampled.
+        weights: File of a transformer of one's own training, in place of the shipped one.
+        voice_model: Folder of the pretrained network that it was trained to hear with, if it was; such a generator
+            takes whole recordings only.
     """
 
     life: str = "rules"
     lips: str = "rules"
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    weights: Path | None = None
+    voice_model: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("life", "lips"):
@@ -104,6 +110,8 @@ def speak(
         for note in notes:
             warnings.warn(note, stacklevel=2)
     stream = MotionStream(fps=fps, seed=seed, controls=controls, transcript=fitted, config=config)
+    if config is not None and config.voice_model is not None:
+        stream.foresee(PretrainedVoice(config.voice_model).hear(audio.samples))
     block = _BLOCK_SECONDS * SAMPLE_RATE
     starts = range(0, len(audio.samples), block)
     parts = [stream.push(audio.samples[start : start + block]) for start in starts]
@@ -158,13 +166,23 @@ class MotionStream:
             self._life = GeneratedLife(
                 self.seed, blink_rate=c.blink_rate, head_motion=c.head_motion, gaze=c.gaze,
                 distance=c.distance, emotion=c.emotion, style=c.style, config=self.config.sampler,
+                weights=load_denoiser_weights(self.config.weights),
             )  # fmt: skip
         self._mouth = np.zeros((0, len(ARKIT_INDEX) + 1), np.float32)
         self._voice = np.zeros((0, 2), np.float32)
         self._tokens = 0
+        self._foreseen: F32 | None = None
         self._first = 0
         self._frames_out = 0
         self._begin(0)
+
+    def foresee(self, voice: F32) -> None:
+        """Give what a pretrained network hears in the whole recording that will be pushed.
+
+        Args:
+            voice: (T, size) features at motion frames.
+        """
+        self._foreseen = voice
 
     def _begin(self, frame: int) -> None:
         """Sound begins at a frame of 10 ms."""
@@ -240,6 +258,14 @@ class MotionStream:
         else:
             assert self._life is not None
             voice = self._listener.push(activity, speaking, belief)
+            if self.config.voice_model is not None:
+                if self._foreseen is None:
+                    raise InputError(
+                        "this generator hears whole recordings only.",
+                        hint="use speak, or a generator trained without a voice model",
+                    )
+                at = np.arange(self._tokens, self._tokens + len(voice))
+                voice = self._foreseen[np.minimum(at, len(self._foreseen) - 1)]
             self._tokens += len(voice)
             self._life.hear(voice)
         self._context = concatenate([self._context, activity])

@@ -14,7 +14,7 @@ import numpy as np
 
 from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
 from vasa3d.motion.conditions import condition_vector
-from vasa3d.motion.denoiser import STATE_SIZE
+from vasa3d.motion.denoiser import STATE_SIZE, DenoiserWeights
 from vasa3d.motion.diffusion import MotionSampler, SamplerConfig
 from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, Blinks
 from vasa3d.motion.latents import LATENT_SIZE, load_codec
@@ -51,6 +51,7 @@ class GeneratedLife:
         emotion: Signed strength by name.
         style: 0 mumbled, 1 plain, 2 over-articulated.
         config: How motion is sampled.
+        weights: A network to use in place of the shipped one.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class GeneratedLife:
         emotion: dict[str, float] | None = None,
         style: float = 1.0,
         config: SamplerConfig | None = None,
+        weights: DenoiserWeights | None = None,
     ) -> None:
         condition = condition_vector(gaze, distance, emotion or {}, style)
-        self._sampler = MotionSampler(seed, condition, config)
+        self._sampler = MotionSampler(seed, condition, config, weights)
         self._blinks = Blinks(blink_rate, np.random.default_rng([seed, 1]))
         self._codec = load_codec()
         self._head_motion = head_motion

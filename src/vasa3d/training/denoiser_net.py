@@ -12,16 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from vasa3d.motion.conditions import CONDITION_SIZE
 from vasa3d.motion.denoiser import (
     BLOCK,
     HEARD,
-    INPUT_SIZE,
     STATE_SIZE,
     DenoiserShape,
     time_features,
 )
-from vasa3d.motion.voice import VOICE_SIZE
 
 _CONTEXT_NOISE = 0.5
 _DROP_VOICE, _DROP_CONDITION, _DROP_CONTEXT = 0.1, 0.1, 0.12
@@ -40,7 +37,7 @@ class DenoiserNet(nn.Module):
         super().__init__()
         self.shape = shape
         d = shape.width
-        self.inputs = nn.Linear(INPUT_SIZE, d)
+        self.inputs = nn.Linear(shape.inputs, d)
         self.time = nn.Linear(shape.time_size, d)
         self.mods = nn.ModuleList(nn.Linear(d, 4 * d) for _ in range(shape.layers))
         self.attends = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(shape.layers))
@@ -61,8 +58,8 @@ class DenoiserNet(nn.Module):
         """Denoised changes.
 
         Args:
-            clean: (B, T, INPUT_SIZE) inputs of the true frames.
-            noisy: (B, T, INPUT_SIZE) inputs of the noisy ones.
+            clean: (B, T, inputs) inputs of the true frames.
+            noisy: (B, T, inputs) inputs of the noisy ones.
             times: (B, T) tau of the noisy frames.
             apart: (B, T) true where a noisy frame may not see the clean ones.
 
@@ -150,7 +147,7 @@ class DenoiserTraining(nn.Module):
         self.register_buffer("reach", torch.from_numpy(np.asarray(reach, np.float32)))
 
     def forward(self, state: Tensor, voice: Tensor, condition: Tensor) -> Tensor:
-        """Loss of states (B, T, STATE_SIZE), what is heard (B, T, VOICE_SIZE), and conditions (B, CONDITION_SIZE)."""
+        """Loss of states (B, T, STATE_SIZE), what is heard (B, T, voice), and conditions (B, CONDITION_SIZE)."""
         batch, count, _ = state.shape
         device, reach = state.device, self.reach
 
@@ -197,6 +194,3 @@ class DenoiserTraining(nn.Module):
         ):
             total = total + part * (size * ((ours - theirs) ** 2 @ self.weight)).mean()  # type: ignore[operator]
         return total
-
-
-assert INPUT_SIZE == 2 * STATE_SIZE + VOICE_SIZE + 1 + CONDITION_SIZE + 1

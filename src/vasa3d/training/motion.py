@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from vasa3d.files import atomic_file
 from vasa3d.motion.denoiser import ASSET, BLOCK, DenoiserShape
 from vasa3d.motion.latents import LatentCodec, load_codec
+from vasa3d.motion.pretrained import PretrainedVoice
 from vasa3d.training.denoiser_net import DenoiserTraining
 from vasa3d.training.loop import Loop, LoopConfig, first_process_first
 from vasa3d.training.motion_data import MotionDataConfig, Scenes, build_scenes
@@ -134,6 +135,7 @@ def train_motion(
     *,
     seed: int = 0,
     clips: Path | None = None,
+    voice_model: Path | None = None,
     config: MotionTrainingConfig | None = None,
 ) -> Iterator[Event]:
     """Rebuild the motion generator.
@@ -144,6 +146,7 @@ def train_motion(
         work_dir: Cache of material and checkpoints; a rerun continues there.
         seed: Seed of every choice.
         clips: Folder of the user's own clips with sound, to learn from in place of the built-in material.
+        voice_model: Folder of a pretrained network to hear with, in place of the speech encoder.
         config: Sizes; the shipped asset uses the defaults.
 
     Yields:
@@ -156,9 +159,12 @@ def train_motion(
     source, work = Path(data_dir), Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
     codec = load_codec()
+    ear = None if voice_model is None else PretrainedVoice(voice_model)
+    if ear is not None:
+        config = replace(config, shape=replace(config.shape, voice=ear.size))
     sources: dict[str, EncodedScenes] = {}
     with first_process_first(config.loop.device):
-        for name, scenes in build_scenes(source, work, config.data, seed, clips):
+        for name, scenes in build_scenes(source, work, config.data, seed, clips, ear):
             yield Event("data", len(sources), 0, name)
             sources[name] = encode_scenes(scenes, codec)
     units = units_of(sources, codec)

@@ -24,6 +24,7 @@ from vasa3d.audio.features import HOP
 from vasa3d.motion import coarticulation
 from vasa3d.motion.conditions import CONDITION_SIZE, EMOTION_ORDER, condition_vector
 from vasa3d.motion.phones import MASKED
+from vasa3d.motion.pretrained import PretrainedVoice
 from vasa3d.motion.prosody import ProsodyStream
 from vasa3d.motion.speech import (
     SOUND_VISEME,
@@ -110,7 +111,12 @@ Scene = tuple[F32, F32, F32, F32]
 
 
 def build_scenes(
-    data_dir: Path, work: Path, config: MotionDataConfig, seed: int, clips: Path | None = None
+    data_dir: Path,
+    work: Path,
+    config: MotionDataConfig,
+    seed: int,
+    clips: Path | None = None,
+    ear: PretrainedVoice | None = None,
 ) -> Iterator[tuple[str, Scenes]]:
     """All sources by name, each made or read from the cache.
 
@@ -120,13 +126,14 @@ def build_scenes(
         config: How much.
         seed: Of every choice.
         clips: Folder of the user's own clips with sound; they replace the generated material.
+        ear: Pretrained network that hears in place of the speech encoder; wants a work folder of its own.
 
     Raises:
         MissingError: A speech engine is not installed.
     """
     if clips is not None:
         takes = tracked_clips(clips, work)
-        yield "clips", _cached(work, "clips", lambda: _clip_scenes(list(takes), 1, seed))
+        yield "clips", _cached(work, "clips", lambda: _clip_scenes(list(takes), 1, seed, ear))
         return
     heads = head_takes(data_dir / "mocap" / "head-motion-templates")
     talking = [heads[name] for name in TALKING_TAKES if name in heads]
@@ -134,22 +141,31 @@ def build_scenes(
     for name, takes in speech_data.generated_takes(texts, work, config.corpus, seed).items():
         yield (
             name,
-            _cached(work, name, lambda n=name, t=takes: _spoken(n, t, config.lives, talking, seed)),
+            _cached(
+                work, name, lambda n=name, t=takes: _spoken(n, t, config.lives, talking, seed, ear)
+            ),
         )
     real = speech_data.cached_takes(work / "takes_aligned.npz", _aligned(data_dir))
     yield (
         "real",
-        _cached(work, "real", lambda: _spoken("real", real, config.real_copies, talking, seed)),
+        _cached(
+            work, "real", lambda: _spoken("real", real, config.real_copies, talking, seed, ear)
+        ),
     )
-    yield "still", _cached(work, "still", lambda: _still(config.still_sessions, talking, seed))
+    yield "still", _cached(work, "still", lambda: _still(config.still_sessions, talking, seed, ear))
     mouths = facegood_channels(data_dir / "mocap" / "facegood")
     mouths.pop(TEST_CAPTURE, None)
     yield (
         "capture",
-        _cached(work, "capture", lambda: _captured(mouths, config.capture_copies, talking, seed)),
+        _cached(
+            work, "capture", lambda: _captured(mouths, config.capture_copies, talking, seed, ear)
+        ),
     )
     films = [c for c in tracked_clips(data_dir / "video", work) if c.name != TEST_CLIP]
-    yield "video", _cached(work, "video", lambda: _clip_scenes(films, config.clip_copies, seed))
+    yield (
+        "video",
+        _cached(work, "video", lambda: _clip_scenes(films, config.clip_copies, seed, ear)),
+    )
 
 
 def _cached(work: Path, name: str, make) -> Scenes:
@@ -178,7 +194,12 @@ def _aligned(data_dir: Path) -> Iterable[tuple[F32, speech_data.Labels]]:
 
 
 def _spoken(
-    name: str, takes: speech_data.Takes, copies: int, heads: list[F32], seed: int
+    name: str,
+    takes: speech_data.Takes,
+    copies: int,
+    heads: list[F32],
+    seed: int,
+    ear: PretrainedVoice | None,
 ) -> Iterator[Scene]:
     """Sessions of takes with known sounds, each with ``copies`` lives and recordings."""
     rng = speech_data.seed_of(f"motion {name}", seed)
@@ -190,11 +211,13 @@ def _spoken(
             while order and sum(len(mark) for _, mark in batch) < _SESSION_FRAMES:
                 batch.append(takes.take(order.pop()))
             samples, labels = augment.session(batch, babble, rng)
-            yield _scene(samples, labels, heads, rng)
+            yield _scene(samples, labels, heads, rng, ear)
 
 
-def _scene(samples: F32, labels: speech_data.Labels, heads: list[F32], rng) -> Scene:
-    activity, voice, voicing, pitch = hear(samples)
+def _scene(
+    samples: F32, labels: speech_data.Labels, heads: list[F32], rng, ear: PretrainedVoice | None
+) -> Scene:
+    activity, voice, voicing, pitch = hear(samples, ear)
     count = len(activity)
     labels = np.pad(labels[:count], (0, max(0, count - len(labels))))
     truth = _truth(labels, activity)
@@ -239,7 +262,7 @@ def _draw_condition(articulation: float, rng) -> tuple[F32, F32, tuple[float, fl
     return condition_vector(aim, distance, named, articulation), emotion, aim
 
 
-def hear(samples: F32) -> tuple[SpeechActivity, F32, F32, F32]:
+def hear(samples: F32, ear: PretrainedVoice | None = None) -> tuple[SpeechActivity, F32, F32, F32]:
     """Activity, voice features (T, VOICE_SIZE), voicing and relative pitch (N,) of a whole sound."""
     activity = encode(samples)
     speaking, belief, _ = ProsodyStream().push(activity)
@@ -247,6 +270,8 @@ def hear(samples: F32) -> tuple[SpeechActivity, F32, F32, F32]:
     stream.listen(samples)
     stream.end()
     voice = stream.push(_concatenated(activity), *_padded(speaking, belief))
+    if ear is not None:
+        voice = ear.hear(samples)
     voicing, frequency = PitchStream().push(samples, ahead=320 + HOP)
     voicing, frequency = (np.resize(x, len(activity)) for x in (voicing, frequency))
     voiced = frequency > 0
@@ -294,31 +319,37 @@ def _mouth(truth: SpeechActivity, amplitude: float, articulation: float, rng) ->
     return np.clip(channels[::STEPS], 0.0, 1.0)
 
 
-def _still(count: int, heads: list[F32], seed: int) -> Iterator[Scene]:
+def _still(count: int, heads: list[F32], seed: int, ear: PretrainedVoice | None) -> Iterator[Scene]:
     rng = speech_data.seed_of("motion still", seed)
     for _ in range(count):
-        activity, voice, *tone = hear(augment.without_speech(_SESSION_FRAMES * HOP, rng))
+        activity, voice, *tone = hear(augment.without_speech(_SESSION_FRAMES * HOP, rng), ear)
         mouth = np.zeros((len(voice), NUM_CHANNELS), np.float32)
         silent = np.ones(len(activity), bool)
         yield _alive(mouth, voice, silent, activity.level, tone, 1.0, heads, rng)
 
 
 def _captured(
-    takes: dict[str, MouthTake], copies: int, heads: list[F32], seed: int
+    takes: dict[str, MouthTake],
+    copies: int,
+    heads: list[F32],
+    seed: int,
+    ear: PretrainedVoice | None,
 ) -> Iterator[Scene]:
     rng = speech_data.seed_of("motion capture", seed)
     for _ in range(copies):
         for take in takes.values():
-            activity, voice, *tone = hear(take.clip.samples)
+            activity, voice, *tone = hear(take.clip.samples, ear)
             silent = activity.visemes[:, _SIL] > 0.5
             yield _alive(take.channels, voice, silent, activity.level, tone, 1.0, heads, rng)
 
 
-def _clip_scenes(takes: list[VideoTake], copies: int, seed: int) -> Iterator[Scene]:
+def _clip_scenes(
+    takes: list[VideoTake], copies: int, seed: int, ear: PretrainedVoice | None
+) -> Iterator[Scene]:
     """Real faces with their own voices, lids opened (blinks are drawn by their own process)."""
     for _ in range(copies):
         for take in takes:
-            _, voice, _, _ = hear(take.clip.samples)
+            _, voice, _, _ = hear(take.clip.samples, ear)
             count = min(len(voice), len(take.motion))
             channels = take.motion.dyn[:count].copy()
             channels[:, _LIDS] = 0.0
