@@ -94,7 +94,8 @@ class LayerCoats:
         # Of what the photo shows only thin strips may go: their pixels are the face's own rim.
         thin = shape.strips[tuple(cells.pixels.T)]
         front = keep(front, ~(thin & self._hides_face(front.means)))
-        hidden = [*linings, self._back_coat(shape, back, seed)]
+        behind = self._back_coat(shape, back, seed)
+        hidden = [*linings, keep(behind, ~self._over_bare_neck(behind.means))]
         return join_coats([front, *(keep(c, ~self._hides_skin(c.means)) for c in hidden)])
 
     def _hides_face(self, points: F32) -> np.ndarray:
@@ -134,6 +135,15 @@ class LayerCoats:
             faces = self.scene.head.faces[neck]
             hidden |= hides(points, self.scene.posed, faces, BEHIND, _CLEAR_METRES)
         return hidden
+
+    def _over_bare_neck(self, points: F32) -> np.ndarray:
+        """(N,) bool points beside or behind a bare neck, which the head model closes better than the layer."""
+        if self.scene.shape.hanging >= 0.5:
+            return np.zeros(len(points), bool)
+        rows = project(points, self.scene.camera)[0][:, 1]
+        head = self.scene.posed[self.scene.head.regions["scalp"], 0]
+        beside = (points[:, 0] > head.min()) & (points[:, 0] < head.max())
+        return beside & (rows > self.scene.nape()[1]) & (rows < self.scene.rear_collar())
 
     def _turned_away(self, side: float) -> bool:
         """Whether the head is turned so far that its left (1) or right (-1) side lies behind the face."""
