@@ -110,10 +110,10 @@ def _of_text(text: str, language: str) -> Transcript:
 
 
 def _of_grid(tiers: dict[str, list[Interval]], language: str) -> Transcript:
-    for ending, of in (("phone", _of_phones), ("word", _of_words)):
+    for kind in ("phone", "word"):
         for name, intervals in tiers.items():
-            if name.strip().lower().rstrip("s").endswith(ending):
-                return of(intervals, language)
+            if name.strip().lower().rstrip("s").endswith(kind):
+                return _of_intervals(kind, intervals, language)
     raise InputError("the TextGrid has no tier of words or phones.", hint=_HINT)
 
 
@@ -126,11 +126,14 @@ def _of_json(text: str, name: str, language: str) -> Transcript:
         intervals = [Interval(float(r["start"]), float(r["end"]), str(r[kind])) for r in rows]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise InputError(f"{name} is no list of words or phones with times.", hint=_HINT) from error
-    return (_of_phones if kind == "phone" else _of_words)(intervals, language)
+    return _of_intervals(kind, intervals, language)
 
 
-def _of_phones(intervals: Sequence[Interval], language: str) -> Transcript:
-    del language
+def _of_intervals(kind: str, intervals: Sequence[Interval], language: str) -> Transcript:
+    return _of_phones(intervals) if kind == "phone" else _of_words(intervals, language)
+
+
+def _of_phones(intervals: Sequence[Interval]) -> Transcript:
     segments = tuple((p.start, p.end, _parts(p.label)) for p in intervals)
     _check_times(segments)
     said = [SOUND_INDEX[s] for *_, parts in segments for s, _ in parts or () if s != "sil"]
