@@ -287,7 +287,8 @@ def control_figures(clip: AudioClip, config: GeneratorConfig) -> dict[str, Any]:
 
 def _emotions(made, plain: MotionLatents) -> dict[str, Any]:
     names = sorted(set(EMOTIONS) - {"neutral"})
-    templates = np.stack([emotion_offsets({n: 1.0})[0][_FACE] for n in names])
+    ways = [[emotion_offsets({n: s})[0][_FACE] for s in (1.0, -1.0)] for n in names]
+    templates = np.stack([up - down for up, down in ways])
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
     told, grows = 0, 0
     base = plain.dyn[:, _FACE].mean(axis=0)

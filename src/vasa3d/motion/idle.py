@@ -154,6 +154,40 @@ def _draw_breath(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
     return np.array([rng.uniform(0.6, 1.0)]), float(rng.uniform(0.1, 0.5)), rng.uniform(1.3, 1.9)
 
 
+class Gaze:
+    """Eyes that rest near a target and jump, and hold it while the head moves.
+
+    Args:
+        target: Yaw to the person's left and pitch up, degrees.
+        rng: Of the jumps.
+    """
+
+    def __init__(self, target: tuple[float, float], rng: np.random.Generator) -> None:
+        self._target = np.array(target)
+        self._jumps = _Steps(_draw_gaze, rng, 2)
+
+    def write(self, dyn: F32, times: np.ndarray, head_degrees: np.ndarray) -> None:
+        """Channels of the eyes at increasing times, in place; lids follow on the head model.
+
+        Args:
+            dyn: (n, 52) channels.
+            times: (n,) seconds.
+            head_degrees: (n, 3) yaw to the person's left, pitch down, roll.
+        """
+        gaze = self._jumps.at(times) + self._target
+        yaw = gaze[:, 0] - _HEAD_COMPENSATION * head_degrees[:, 0]
+        up = gaze[:, 1] + _HEAD_COMPENSATION * head_degrees[:, 1]
+        left = np.clip(yaw, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / YAW_DEGREES
+        raised = np.clip(up, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / PITCH_DEGREES
+        for name, value in (
+            ("eyeLookOutLeft", left), ("eyeLookInRight", left),
+            ("eyeLookInLeft", -left), ("eyeLookOutRight", -left),
+        ):  # fmt: skip
+            dyn[:, ARKIT_INDEX[name]] = np.maximum(value, 0.0)
+        _set(dyn, "eyeLookUp", np.maximum(raised, 0.0))
+        _set(dyn, "eyeLookDown", np.maximum(-raised, 0.0))
+
+
 class IdleLife:
     """Life of one face from a seed.
 
@@ -172,11 +206,10 @@ class IdleLife:
             return np.random.default_rng([seed, part])
 
         self._head_motion = head_motion
-        self._gaze_degrees = np.array(gaze_degrees)
         self._blinks = Blinks(blink_rate, rng(1))
         self._head = _Steps(_draw_head, rng(2), 3)
         self._sway = _Steps(_draw_sway, rng(3), 3)
-        self._gaze = _Steps(_draw_gaze, rng(4), 2)
+        self._gaze = Gaze(gaze_degrees, rng(4))
         self._mood = _Steps(_draw_mood, rng(5), 4)
         self._breath = _Breath(rng(6))
         self._accents = rng(7)
@@ -205,7 +238,8 @@ class IdleLife:
         """
         degrees = self._head_degrees(times, speaking)
         dyn = np.zeros((len(times), NUM_CHANNELS), np.float32)
-        self._look(dyn, times, degrees)
+        self._gaze.write(dyn, times, degrees)
+        _set(dyn, "eyeBlink", self._blinks.at(times))
         mood = self._mood.at(times)
         accent = self._accent(self._brows, times, _BROW_SECONDS)
         _set(dyn, "browInnerUp", 0.06 * mood[:, 0] + 0.24 * accent)
@@ -237,22 +271,6 @@ class IdleLife:
             value = np.maximum(value, size * _bump(times - start, seconds[0], 0.03, seconds[1]))
         events[:] = [e for e in events if e[0] + sum(seconds) + 0.1 > times[0]]
         return value
-
-    def _look(self, dyn: F32, times: np.ndarray, head_degrees: np.ndarray) -> None:
-        """Eyes and lids: the gaze stays on its target while the head moves."""
-        gaze = self._gaze.at(times) + self._gaze_degrees
-        yaw = gaze[:, 0] - _HEAD_COMPENSATION * head_degrees[:, 0]
-        up = gaze[:, 1] + _HEAD_COMPENSATION * head_degrees[:, 1]
-        left = np.clip(yaw, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / YAW_DEGREES
-        raised = np.clip(up, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / PITCH_DEGREES
-        for name, value in (
-            ("eyeLookOutLeft", left), ("eyeLookInRight", left),
-            ("eyeLookInLeft", -left), ("eyeLookOutRight", -left),
-        ):  # fmt: skip
-            dyn[:, ARKIT_INDEX[name]] = np.maximum(value, 0.0)
-        _set(dyn, "eyeLookUp", np.maximum(raised, 0.0))
-        _set(dyn, "eyeLookDown", np.maximum(-raised, 0.0))
-        _set(dyn, "eyeBlink", self._blinks.at(times))
 
 
 class _Breath:

@@ -1,8 +1,9 @@
 """The life of a face as the diffusion transformer draws it, sampled at any frame rate.
 
-The transformer gives code and pose 25 times a second. The code is decoded to expression channels; lids are closed by
-blinks drawn as events of their own, whose number a minute is the user's to choose. A head that is asked to move less
-or more is scaled, and the eyes, which hold their target while the head moves, make up for the difference.
+The transformer gives code and pose 25 times a second. The code is decoded to expression channels. Two things are
+events, drawn on their own (``motion/idle.py``), since users set them exactly: blinks, of which so many come a minute,
+and jumps of the gaze about its target, which the eyes hold while the head moves. What the head does is told about its
+own mean of the last ``SETTLING_SECONDS``, so that it stays about the portrait's pose for hours.
 
 At other rates than 25 a second, values between frames are those of Catmull and Rom's cubics for the pose, straight
 lines for expression.
@@ -16,7 +17,7 @@ from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
 from vasa3d.motion.conditions import condition_vector
 from vasa3d.motion.denoiser import STATE_SIZE, DenoiserWeights
 from vasa3d.motion.diffusion import MotionSampler, SamplerConfig
-from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, Blinks
+from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, Blinks, Gaze
 from vasa3d.motion.latents import LATENT_SIZE, load_codec
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, DEFAULT_FPS, F32
 
@@ -30,8 +31,11 @@ SPOKEN = tuple(
 )  # fmt: skip
 """Channels that belong to speech."""
 
-_HEAD_COMPENSATION = 0.85
-_EYE_LIMIT_DEGREES = 25.0
+SETTLING_SECONDS = 15.0
+"""Over which the head's own mean is taken."""
+
+_HEAD_ROOM = 1.6
+"""Limits of the head over those of ``motion/idle.py``."""
 _LIDS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 _OUT = [ARKIT_INDEX[n] for n in ("eyeLookOutLeft", "eyeLookInRight")]
 _IN = [ARKIT_INDEX[n] for n in ("eyeLookInLeft", "eyeLookOutRight")]
@@ -70,14 +74,16 @@ class GeneratedLife:
         condition = condition_vector(gaze, distance, emotion or {}, style)
         self._sampler = MotionSampler(seed, condition, config, weights)
         self._blinks = Blinks(blink_rate, np.random.default_rng([seed, 1]))
+        self._gaze = Gaze(gaze, np.random.default_rng([seed, 4]))
         self._codec = load_codec()
+        self._mean = np.zeros(6, np.float32)
         self._head_motion = head_motion
         self._states = np.zeros((0, STATE_SIZE), np.float32)
         self._first = 0
 
     def hear(self, voice: F32) -> None:
         """Take voice features of further frames."""
-        self._states = np.concatenate([self._states, self._sampler.push(voice)])
+        self._states = np.concatenate([self._states, self._settled(self._sampler.push(voice))])
 
     def frames_ready(self, fps: float) -> int:
         """How many frames from the start can be given."""
@@ -111,7 +117,8 @@ class GeneratedLife:
             (2 * s3 - 3 * s2 + 1) * here + (s3 - 2 * s2 + share) * start
             + (3 * s2 - 2 * s3) * there + (s3 - s2) * stop
         )  # fmt: skip
-        pose = self._scaled(channels, pose.astype(np.float32))
+        pose = self._scaled(pose.astype(np.float32))
+        self._gaze.write(channels, times, np.degrees(pose[:, [1, 0, 2]]))
         blink = self._blinks.at(times).astype(np.float32)
         channels[:, _LIDS] = blink[:, None]
         keep = max(0, int(low[-1]) - 2)
@@ -119,17 +126,22 @@ class GeneratedLife:
         self._first += keep
         return channels, pose
 
-    def _scaled(self, channels: F32, pose: F32) -> F32:
-        """Pose with its wanted size; ``channels`` get the gaze that goes with it, in place."""
+    def _settled(self, states: F32) -> F32:
+        """States with the pose about its own slow mean."""
+        out = states.copy()
+        for row in out:
+            self._mean += (row[LATENT_SIZE:] - self._mean) * np.float32(
+                1.0 / (SETTLING_SECONDS * DEFAULT_FPS)
+            )
+            row[LATENT_SIZE:] -= self._mean
+        return out
+
+    def _scaled(self, pose: F32) -> F32:
+        """Pose of the wanted size."""
         limits = np.radians(np.array(HEAD_LIMITS_DEGREES))[[1, 0, 2]].astype(np.float32)
-        turned = (
-            1.6 * limits * np.tanh(pose[:, :3] * np.float32(self._head_motion) / (1.6 * limits))
-        )
-        change = np.degrees(turned - pose[:, :3]) * np.float32(_HEAD_COMPENSATION)
-        shift_gaze(channels, -change[:, 1], change[:, 0])
-        out = pose.copy()
-        out[:, :3] = turned
-        out[:, 3:] *= np.float32(min(1.0, self._head_motion))
+        limits *= np.float32(_HEAD_ROOM)
+        out = pose * np.float32(self._head_motion)
+        out[:, :3] = limits * np.tanh(out[:, :3] / limits)
         return out
 
 
@@ -140,13 +152,3 @@ def gaze_degrees(channels: F32) -> tuple[F32, F32]:
         PITCH_DEGREES
     )
     return yaw, up
-
-
-def shift_gaze(channels: F32, yaw: F32, up: F32) -> None:
-    """Turn the eyes by degrees (T,), in place; both eyes end up alike."""
-    was_yaw, was_up = gaze_degrees(channels)
-    limit = np.float32(_EYE_LIMIT_DEGREES)
-    left = np.clip(was_yaw + yaw, -limit, limit)[:, None] / np.float32(YAW_DEGREES)
-    raised = np.clip(was_up + up, -limit, limit)[:, None] / np.float32(PITCH_DEGREES)
-    channels[:, _OUT], channels[:, _IN] = np.maximum(left, 0.0), np.maximum(-left, 0.0)
-    channels[:, _UP], channels[:, _DOWN] = np.maximum(raised, 0.0), np.maximum(-raised, 0.0)
