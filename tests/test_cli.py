@@ -417,7 +417,7 @@ def test_bad_wishes_for_a_scene_are_one_line(stage, capsys, words) -> None:
         "talk me.png say.wav -o out.mp4 --size 2049",
         "talk me.png say.wav -o out.mp4 --device tpu",
         "render me.vasa3d -o out.mp4",
-        "export me.vasa3d -o out.spz",
+        "export me.vasa3d -o out.obj",
         "export missing.vasa3d -o out.ply",
         "export me.vasa3d -o out.ply --frame motion.csv",
         "export me.vasa3d -o out.ply --frame missing.csv:0",

@@ -14,7 +14,6 @@ from vasa3d.errors import AvatarFileError, InputError, OutputError
 from vasa3d.files import input_file, output_path
 
 if TYPE_CHECKING:
-    from vasa3d.avatar.avatar import Avatar
     from vasa3d.types import MotionLatents
 
 
@@ -38,42 +37,73 @@ def export(
         Optional[Path],  # noqa: UP045
         typer.Option("--audio", help="Recording that the page plays; without --motion, spoken."),
     ] = None,
+    mesh: Annotated[
+        bool,
+        typer.Option("--mesh", help="In a .glb: the head as a textured mesh, no Gaussians."),
+    ] = False,
+    spz_version: Annotated[
+        int, typer.Option("--spz-version", min=2, max=3, help="Of a .spz; 2 for old readers.")
+    ] = 3,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write an avatar for other programs, or as a web page.
 
-    A .ply holds its Gaussians in one pose, as 3D Gaussian splatting stores them. A folder becomes
-    a page that any static web host serves: the head can be turned, and speaks if --motion or
-    --audio is given. Without -o, a .ply is named after the avatar, in the current folder.
+    A .ply, .spz or .glb holds its Gaussians in one pose. A .glb with --mesh holds the head as a
+    mesh with texture, skeleton and the 52 channels as morph targets, and --motion as animation. A
+    folder becomes a page that any static web host serves: the head can be turned, and speaks if
+    --motion or --audio is given. Without -o, a .ply is named after the avatar, in the current
+    folder.
 
     \b
     Examples:
       vasa3d export me.vasa3d -o me.ply
-      vasa3d export me.vasa3d -o smile.ply --frame speech.csv:120
+      vasa3d export me.vasa3d -o smile.spz --frame speech.csv:120
+      vasa3d export me.vasa3d -o rig.glb --mesh --motion speech.csv
       vasa3d export me.vasa3d -o page/ --audio speech.wav
     """
     reporter = Reporter(as_json)
     input_file(avatar, "an avatar", AvatarFileError)
     target = default_output(output, avatar, ".ply")
     suffix = target.suffix.lower()
-    if suffix == "" or target.is_dir():
-        if frame is not None:
-            raise InputError("a web page moves: it has no --frame.", hint="use --motion instead")
-        _export_page(reporter, avatar, target, motion, audio, force)
-        return
-    if suffix not in _WRITERS:
+    is_page = suffix == "" or target.is_dir()
+    if not is_page and suffix not in _SCENES:
         raise OutputError(
             f"{target.name} is neither a scene file nor a folder.",
-            hint="name the output " + ", ".join(_WRITERS) + " or a folder without dot",
+            hint="name the output " + ", ".join(_SCENES) + " or a folder without dot",
         )
-    if audio is not None or motion is not None:
+    if mesh and suffix != ".glb":
+        raise InputError("only a .glb holds a mesh.", hint="name the output .glb")
+    _check_motion(suffix, is_page, mesh, frame, motion, audio)
+    if is_page:
+        _export_page(reporter, avatar, target, motion, audio, force)
+    elif mesh:
+        _export_rig(reporter, avatar, output_path(target, force), motion, force)
+    else:
+        chosen = None if frame is None else _chosen_frame(frame)
+        _export_scene(reporter, avatar, output_path(target, force), chosen, spz_version, force)
+
+
+_SCENES = (".ply", ".spz", ".glb")
+
+
+def _check_motion(
+    suffix: str,
+    is_page: bool,
+    mesh: bool,
+    frame: str | None,
+    motion: Path | None,
+    audio: Path | None,
+) -> None:
+    """Refuse motion where nothing moves, sound where nothing sounds, a frame where all move."""
+    if (is_page or mesh) and frame is not None:
+        raise InputError("what moves has no --frame.", hint="use --motion instead")
+    if not is_page and audio is not None:
+        raise InputError(f"a {suffix} file has no sound.", hint="name a folder for a page")
+    if not (is_page or mesh) and motion is not None:
         raise InputError(
-            f"a {suffix} file does not play.", hint="use --frame, or name a folder for a page"
+            f"Gaussians in a {suffix} file do not move.", hint="use --frame, or --mesh for a .glb"
         )
-    target = output_path(target, force)
-    chosen = None if frame is None else _chosen_frame(frame)
-    _export_scene(reporter, avatar, target, chosen, force)
 
 
 def _export_scene(
@@ -81,33 +111,45 @@ def _export_scene(
     avatar: Path,
     target: Path,
     chosen: tuple[MotionLatents, int] | None,
+    spz_version: int,
     force: bool,
 ) -> None:
     """One pose as a file of Gaussians."""
     from vasa3d.avatar.avatar import Avatar
+    from vasa3d.exchange import write_ply, write_splat_glb, write_spz
 
     person = Avatar.load(avatar)
     latents, index = (person.photo_latents, 0) if chosen is None else chosen
-    count = _WRITERS[target.suffix.lower()](person, latents, index, target, force)
+    cloud = person.pose(latents, index)
+    suffix = target.suffix.lower()
+    if suffix == ".spz":
+        write_spz(target, cloud, version=spz_version, force=force)
+    elif suffix == ".glb":
+        write_splat_glb(target, cloud, force=force)
+    else:
+        write_ply(target, cloud, force=force)
     size = target.stat().st_size
     reporter.finish(
-        {"output": str(target), "bytes": size, "gaussians": count},
-        f"{target}: {count} Gaussians, {size / 1e6:.1f} MB",
+        {"output": str(target), "bytes": size, "gaussians": len(cloud)},
+        f"{target}: {len(cloud)} Gaussians, {size / 1e6:.1f} MB",
     )
 
 
-def _write_ply(
-    person: Avatar, latents: MotionLatents, index: int, target: Path, force: bool
-) -> int:
-    from vasa3d.exchange import write_ply
+def _export_rig(
+    reporter: Reporter, avatar: Path, target: Path, motion: Path | None, force: bool
+) -> None:
+    """The head as a mesh."""
+    from vasa3d.avatar.avatar import Avatar
+    from vasa3d.avatar.rig import write_rig
+    from vasa3d.motion.formats import read_motion
 
-    cloud = person.pose(latents, index)
-    write_ply(target, cloud, force=force)
-    return len(cloud)
-
-
-_WRITERS = {".ply": _write_ply}
-"""How a pose is written, by suffix; each returns the number of Gaussians."""
+    latents = None if motion is None else read_motion(motion)
+    write_rig(target, Avatar.load(avatar), latents, force=force)
+    size, frames = target.stat().st_size, 0 if latents is None else len(latents)
+    reporter.finish(
+        {"output": str(target), "bytes": size, "frames": frames},
+        f"{target}: a head of {size / 1e6:.1f} MB with {frames} frames of motion",
+    )
 
 
 def _export_page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _DELAY_BOUNDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
@@ -45,7 +46,7 @@ class Metrics:
         """All values, as ``/metrics`` shows them."""
         lines: list[str] = []
 
-        def add(name: str, kind: str, text: str, values: dict[str, float]) -> None:
+        def add(name: str, kind: str, text: str, values: Mapping[str, float]) -> None:
             lines.append(f"# HELP vasa3d_{name} {text}")
             lines.append(f"# TYPE vasa3d_{name} {kind}")
             lines.extend(f"vasa3d_{name}{label} {value:g}" for label, value in values.items())
