@@ -34,7 +34,7 @@ from functools import cache
 import numpy as np
 
 from vasa3d.audio.features import FRAME_RATE
-from vasa3d.motion.speech import VISEME_INDEX, VISEMES, SpeechActivity
+from vasa3d.motion.speech import VISEME_INDEX, VISEMES, SpeechActivity, lips_shut
 from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 
 DELAY = 2
@@ -91,7 +91,8 @@ _JAW_SLACK, _LIPS_SLACK = 0.4, 0.65
 """Share of jaw and lip motion that is left in mumbled speech."""
 _LABIODENTAL_THRESHOLD = 0.13
 _DOUBT = np.float32(0.01)
-_HOLD_BEFORE, _HOLD_AFTER = 3, 2
+_HOLD_LIPS, _HOLD_TEETH, _HOLD_AFTER = 2, 3, 3
+"""Frames by which a contact of the lips, of lip and teeth begins early, and by which both last longer."""
 _NEAR = 6
 _EASE = np.array([0.5, 1.1, 1.4, 1.1, 0.5])
 _PAUSE_FRAMES = 18
@@ -137,7 +138,7 @@ def mouth(
     Args:
         activity: T frames of the encoder; the first ``FRAMES_BEHIND`` and the last
             ``FRAMES_AHEAD`` are context only.
-        threshold: Posterior of the closure head above which the lips shut.
+        threshold: Value of ``lips_shut`` above which the lips shut.
         amplitude: Scale of every opening; contacts stay contacts.
         articulation: Speaking style from 0 (mumbled) over 1 to 2 (over-articulated).
 
@@ -162,8 +163,9 @@ def mouth(
     jaw /= _LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation
     out[:, ARKIT_INDEX["jawOpen"]] *= np.float32(jaw) * _vigour(activity.level)
     lips, bite = (activity.visemes[:, VISEME_INDEX[name]] for name in ("PBM", "FV"))
-    teeth = _pulse(bite, _LABIODENTAL_THRESHOLD)
-    shut = _pulse(activity.closure * _rather(lips, bite), threshold)
+    teeth = _pulse(bite, _LABIODENTAL_THRESHOLD, _HOLD_TEETH)
+    closure = lips_shut(activity.closure, lips)
+    shut = _pulse(closure * _rather(lips, bite), threshold, _HOLD_LIPS)
     _bite(out, teeth * (np.float32(1.0) - shut))
     _shut(out, shut)
     return np.clip(out, 0.0, 1.0), np.maximum(teeth, shut)
@@ -209,17 +211,17 @@ def _rather(first: F32, second: F32) -> F32:
     return (first**2 + _DOUBT) / (first**2 + second**2 + _DOUBT)
 
 
-def _pulse(posterior: F32, threshold: float) -> F32:
+def _pulse(posterior: F32, threshold: float, early: int) -> F32:
     """(n,) strength in [0, 1] of a contact, with soft edges.
 
-    A contact begins ``_HOLD_BEFORE`` frames early and is held ``_HOLD_AFTER`` frames longer;
+    A contact begins ``early`` frames early and is held ``_HOLD_AFTER`` frames longer;
     but only one frame where the next contact is so near that a vowel between them would be lost.
     """
     strength = np.clip((posterior - 0.7 * threshold) / (0.3 * threshold), 0.0, 1.0)
     past = _window_max(strength, _NEAR, 0)
-    coming = _window_max(strength, 0, _HOLD_BEFORE)
+    coming = _window_max(strength, 0, early)
     between = np.minimum(past, coming) * (1.0 - strength)
-    held = _window_max(strength, _HOLD_AFTER, _HOLD_BEFORE) * (1.0 - between)
+    held = _window_max(strength, _HOLD_AFTER, early) * (1.0 - between)
     held = np.maximum(held, _window_max(strength, 1, 1))
     ease = (_EASE / _EASE.sum()).astype(np.float32)
     eased = _filter(held, ease)

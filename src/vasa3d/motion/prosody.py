@@ -8,10 +8,10 @@ are skipped. A stress at frame p is known once frame p + ``FRAMES_AHEAD`` is hea
 ``belief`` tells speech from music and other sounds that are no words. With s_t the posterior of silence and q_t the
 largest share of one sound in the rest, both sums forgetting within 0.9 s,
 
-    c_t = sum (1 - s) q / sum (1 - s),   belief = smoothstep((c - 0.255) / 0.08)
+    c_t = sum (1 - s) q / sum (1 - s),   belief = smoothstep((c - 0.28) / 0.08)
 
 The network is sure of one sound in speech (c around 0.55, 0.35 in noise as loud as the voice) and undecided in music
-(around 0.25). Silence draws c slowly to 0.45, so that speech is believed from its first sound.
+(around 0.25). Silence draws c slowly to 0.38, so that speech is believed from its first sound.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _PROMINENCE_DB = 4.0
 _FULL_DB = 12.0
 _SILENCE_DB = -75.0
 _BELIEF_SECONDS = 0.9
-_BELIEF_FROM, _BELIEF_SPAN = 0.255, 0.08
-_PRIOR_SURE, _PRIOR_WEIGHT = 0.45, 0.05
+_BELIEF_FROM, _BELIEF_SPAN = 0.28, 0.08
+_PRIOR_SURE, _PRIOR_WEIGHT = 0.38, 0.05
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ SOUND_VISEME = np.array([VISEME_INDEX[_SHOWN_AS.get(name, name)] for name in SOU
 _SUMS = np.zeros((len(SOUNDS), len(VISEMES)), np.float32)
 _SUMS[np.arange(len(SOUNDS)), SOUND_VISEME] = 1.0
 ASSET = "speech"
+_THREE = np.array([0.25, 0.5, 0.25], np.float32)
 _BLOCK_FRAMES = 1000
 
 
@@ -147,7 +148,7 @@ def load_speech_weights() -> SpeechWeights:
 
 @cache
 def closure_threshold() -> float:
-    """Posterior of the closure head from which the lips count as shut; chosen with the weights."""
+    """Value of ``lips_shut`` from which the lips count as shut; chosen with the weights."""
     return float(load_asset(ASSET)[1]["threshold"])
 
 
@@ -255,6 +256,19 @@ def show(sounds: F32, closure: F32, level: F32) -> SpeechActivity:
     """Activity from (T, len(SOUNDS)) posteriors of sounds, (T,) of the closure head, and level."""
     visemes = sounds @ _SUMS
     return SpeechActivity(visemes.astype(np.float32), closure.astype(np.float32), level)
+
+
+def lips_shut(closure: F32, lips: F32) -> F32:
+    """Both heads' belief that the lips are shut, free of single frames.
+
+    Args:
+        closure: (T,) posterior of the closure head.
+        lips: (T,) posterior of p, b, m.
+
+    Returns:
+        (T,) geometric mean, smoothed over three frames; outside counts as zero.
+    """
+    return np.convolve(np.sqrt(closure * lips), _THREE, "same").astype(np.float32)
 
 
 def hear_sounds(samples: F32, weights: SpeechWeights | None = None) -> tuple[F32, F32, F32]:
