@@ -13,6 +13,7 @@ from vasa3d.avatar.bundle import encode_bundle, encode_motion
 from vasa3d.geometry.cameras import orbit
 from vasa3d.pipeline import turning_point
 from vasa3d.server.protocol import typescript
+from vasa3d.server.site import SITE_FILES, site_file
 from web_tools import lively_motion, small_avatar
 
 WEB = Path(__file__).resolve().parents[1] / "web"
@@ -48,10 +49,23 @@ def expected(avatar, motion, frame: int) -> dict[str, list[float]]:
     }
 
 
-@pytest.mark.skipif(
+needs_node = pytest.mark.skipif(
     shutil.which("npx") is None or not (WEB / "node_modules").is_dir(),
     reason="needs node, and npm ci in web/",
 )
+
+
+@needs_node
+def test_the_shipped_player_is_built_from_its_source(tmp_path: Path) -> None:
+    subprocess.run(
+        ["npx", "vite", "build", "--outDir", str(tmp_path), "--emptyOutDir", "--logLevel", "error"],
+        cwd=WEB, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    for name in SITE_FILES:
+        assert (tmp_path / name).read_bytes() == site_file(name), "run npm run build in web/"
+
+
+@needs_node
 def test_node_finds_the_same_numbers(tmp_path: Path) -> None:
     avatar, motion = small_avatar(rank=3), lively_motion(3)
     (tmp_path / "avatar.safetensors").write_bytes(encode_bundle(avatar, turning_point(avatar)))

@@ -77,6 +77,8 @@ export class Player extends EventTarget {
   private stopCapture: (() => void) | null = null;
   private lastTick = performance.now();
   private request = 0;
+  /** Counts interruptions, so that what was being prepared before one never begins. */
+  private epoch = 0;
   private dirty = true;
   private closed = false;
 
@@ -134,18 +136,19 @@ export class Player extends EventTarget {
 
   /** Play motion that is ready, with its sound if there is one. Resolves when it is over. */
   async play(motion: string, sound?: string | Blob): Promise<void> {
-    this.interrupt();
+    const epoch = this.interrupt();
     const [bytes, buffer] = await Promise.all([
       fetchBytes(motion),
       sound ? decodeSound(sound) : null,
     ]);
+    if (epoch !== this.epoch) return;
     const track = readMotion(bytes);
     if (!buffer) return this.perform(new SilentPerformance(track));
     const output = new SoundOutput();
     output.push(buffer);
     output.end();
     await output.start();
-    return this.perform(new SoundPerformance(track, output));
+    return this.perform(new SoundPerformance(track, output), epoch);
   }
 
   /**
@@ -153,17 +156,18 @@ export class Player extends EventTarget {
    * followed silently until `interrupt`. Needs a server. Resolves when it is over.
    */
   async speak(source: string | Blob | MediaStream): Promise<void> {
-    this.interrupt();
+    const epoch = this.interrupt();
     const link = await this.connect();
-    if (source instanceof MediaStream) return this.follow(link, source);
+    if (source instanceof MediaStream) return this.follow(link, source, epoch);
     const sound = await decodeSound(source);
     const samples = toInt16(await speechSamples(sound));
+    if (epoch !== this.epoch) return;
     const turn = link.begin(SPEECH_RATE);
     const output = new SoundOutput();
     output.push(sound);
     output.end();
     void turn.push(samples).then(() => turn.end());
-    return this.begin(turn, output);
+    return this.begin(turn, output, epoch);
   }
 
   /**
@@ -174,8 +178,9 @@ export class Player extends EventTarget {
     pieces: AsyncIterable<Float32Array<ArrayBuffer>>,
     rate: number,
   ): Promise<void> {
-    this.interrupt();
+    const epoch = this.interrupt();
     const link = await this.connect();
+    if (epoch !== this.epoch) return;
     const turn = link.begin(rate);
     const output = new SoundOutput();
     const feed = async () => {
@@ -188,18 +193,21 @@ export class Player extends EventTarget {
       output.end();
     };
     void feed();
-    return this.begin(turn, output);
+    return this.begin(turn, output, epoch);
   }
 
-  /** Be silent at once. */
-  interrupt(): void {
+  /** Be silent at once, and forget what was about to be said. Returns how often that has happened. */
+  interrupt(): number {
+    this.epoch++;
     this.stopCapture?.();
     this.stopCapture = null;
     this.link?.interrupt();
-    if (!this.act) return;
-    this.act.stop();
-    this.act = null;
-    this.dispatchEvent(new Event("interrupt"));
+    if (this.act) {
+      this.act.stop();
+      this.act = null;
+      this.dispatchEvent(new Event("interrupt"));
+    }
+    return this.epoch;
   }
 
   setEmotion(strengths: Record<string, number>): void {
@@ -278,34 +286,42 @@ export class Player extends EventTarget {
     return this.link;
   }
 
-  private async follow(link: LiveLink, stream: MediaStream): Promise<void> {
+  private async follow(link: LiveLink, stream: MediaStream, epoch: number): Promise<void> {
     let turn: Turn | null = null;
     const done = new Promise<void>((resolve, reject) => {
       captureStream(stream, (samples, rate) => {
+        if (epoch !== this.epoch) return;
         if (!turn) {
           turn = link.begin(rate);
           this.perform(new EchoPerformance(turn)).then(resolve, reject);
         }
         void turn.push(toInt16(samples));
-      }).then((stop) => (this.stopCapture = stop), reject);
+      }).then((stop) => {
+        if (epoch === this.epoch) this.stopCapture = stop;
+        else stop();
+      }, reject);
     });
     return done;
   }
 
   /** Let the sound begin once its motion is ahead of it. */
-  private async begin(turn: Turn, output: SoundOutput): Promise<void> {
+  private async begin(turn: Turn, output: SoundOutput, epoch: number): Promise<void> {
     while (!turn.over && turn.track.duration < HEAD_START_SECONDS) {
       await new Promise((done) => setTimeout(done, POLL_MILLISECONDS));
     }
     if (turn.cancelled) return;
     await output.start();
-    return this.perform(new SoundPerformance(turn.track, output, turn));
+    return this.perform(new SoundPerformance(turn.track, output, turn), epoch);
   }
 
-  private perform(act: Performance): Promise<void> {
+  private async perform(act: Performance, epoch = this.epoch): Promise<void> {
+    if (epoch !== this.epoch) {
+      act.stop();
+      return;
+    }
     this.act = act;
     this.dispatchEvent(new Event("start"));
-    return new Promise((done) => {
+    await new Promise<void>((done) => {
       const over = () => {
         this.removeEventListener("end", over);
         this.removeEventListener("interrupt", over);
