@@ -53,7 +53,7 @@ class MotionTrainingConfig:
     """
 
     shape: DenoiserShape = field(default_factory=DenoiserShape)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=9_000, learning_rate=1.5e-3))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=3_600, learning_rate=1.5e-3))
     batch: int = 6
     crop: int = 68
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
