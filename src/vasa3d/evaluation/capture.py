@@ -65,6 +65,6 @@ def capture_figures(clip: AudioClip, jaw: F32, fps: float, *, seed: int = 0) -> 
     return {
         "jaw_correlation": fit(ours, MOTION_FPS, 0.0),
         "best_correlation": max(fits),
-        "lag_ms": 1000.0 * float(shifts[int(np.argmax(fits))]),
+        "lag_ms": round(1000.0 * float(shifts[int(np.argmax(fits))]), 1) + 0.0,
         "energy_correlation": fit(smooth.astype(np.float32), FRAME_RATE, 0.0),
     }

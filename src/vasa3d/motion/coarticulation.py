@@ -66,7 +66,7 @@ _TARGETS: dict[str, dict[str, float]] = {
     "R": {"jawOpen": 0.09, "mouthFunnel": 0.18, "mouthPucker": 0.22, "mouthLowerDown": 0.05},
     "W": {"jawOpen": 0.07, "mouthFunnel": 0.12, "mouthPucker": 0.75},
     "U": {"jawOpen": 0.09, "mouthFunnel": 0.16, "mouthPucker": 0.62},
-    "O": {"jawOpen": 0.24, "mouthFunnel": 0.26, "mouthPucker": 0.25},
+    "O": {"jawOpen": 0.24, "mouthFunnel": 0.26, "mouthPucker": 0.42},
     "A": {"jawOpen": 0.34, "mouthLowerDown": 0.24, "mouthUpperUp": 0.12},
     "E": {"jawOpen": 0.21, "mouthLowerDown": 0.24, "mouthUpperUp": 0.14, "mouthStretch": 0.10,
           "mouthSmile": 0.05},
@@ -78,7 +78,7 @@ _TARGETS: dict[str, dict[str, float]] = {
 _DOMINANCE: dict[str, tuple[float, float, float]] = {
     "sil": (0.9, 0.5, 0.9), "PBM": (0.5, 0.15, 0.3), "FV": (0.6, 0.3, 1.0), "TH": (0.5, 0.15, 0.8),
     "TD": (0.35, 0.12, 0.5), "KG": (0.25, 0.1, 0.3), "CH": (0.8, 1.0, 0.8), "SZ": (0.9, 0.35, 0.9),
-    "R": (0.5, 0.5, 0.6), "W": (0.7, 1.6, 1.0), "U": (0.8, 1.5, 0.9), "O": (1.3, 1.2, 1.0),
+    "R": (0.5, 0.5, 0.6), "W": (0.7, 2.0, 1.0), "U": (0.8, 2.0, 0.9), "O": (1.3, 1.7, 1.0),
     "A": (1.8, 0.6, 1.2), "E": (1.1, 0.6, 1.0), "I": (0.8, 0.8, 1.0), "AH": (0.7, 0.2, 0.7),
 }  # fmt: skip
 """Per viseme: how firmly it claims the jaw, the roundness and the aperture."""
@@ -251,6 +251,8 @@ def _bite(out: F32, weight: F32) -> None:
     _blend(out, "mouthUpperUp", 0.24, weight)
     for channel in ("mouthClose", "mouthLowerDown", "mouthFunnel"):
         _blend(out, channel, 0.0, weight)
+    # A lip that pouts does not reach back to the teeth.
+    _blend(out, "mouthPucker", out[:, ARKIT_INDEX["mouthPucker"]] * np.float32(0.25), weight)
 
 
 def _shut(out: F32, weight: F32) -> None:
