@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vasa3d.audio.clips import load_audio
-from vasa3d.motion.generator import MotionStream
+from vasa3d.motion.generator import GeneratorConfig, MotionStream
 from vasa3d.server.client import LiveClient
 from vasa3d.server.config import ServerConfig
 from vasa3d.server.run import run_server
@@ -33,15 +33,17 @@ BLOCK = 640
 """Samples sent at once: 40 ms."""
 
 
-def serve(avatar: str, workers: int, ready: Any) -> None:
+def serve(avatar: str, workers: int, life: str, ready: Any) -> None:
     """In a process: the server; puts its address into ``ready``."""
-    config = ServerConfig(port=0, workers=workers, max_sessions_per_address=1000, max_sessions=1000)
+    config = ServerConfig(
+        port=0, workers=workers, life=life, max_sessions_per_address=1000, max_sessions=1000
+    )
     run_server(config, [Path(avatar)], ready.put)
 
 
-def look_ahead(fps: float) -> float:
+def look_ahead(fps: float, life: str) -> float:
     """Seconds of sound after a frame that the stream waits for before it gives the frame."""
-    stream, sent, worst = MotionStream(fps=fps), 0, 0.0
+    stream, sent, worst = MotionStream(fps=fps, config=GeneratorConfig(life=life)), 0, 0.0
     frames = 0
     sound = load_audio(assets_dir() / "demo.flac").samples
     for first in range(0, SAMPLE_RATE, 160):
@@ -104,17 +106,20 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--life", choices=("diffusion", "rules"), default="rules")
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     ready = context.Queue()
-    server = context.Process(target=serve, args=(options.avatar, options.workers, ready))
+    server = context.Process(
+        target=serve, args=(options.avatar, options.workers, options.life, ready)
+    )
     server.start()
     try:
         page = ready.get(timeout=180)
         url = page.replace("http", "ws") + "live"
-        ahead = look_ahead(options.fps)
+        ahead = look_ahead(options.fps, options.life)
         results = asyncio.run(measure(url, options.sessions, options.seconds, options.fps, ahead))
     except queue.Empty:
         sys.stderr.write("the server did not start\n")

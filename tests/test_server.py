@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from vasa3d.audio.clips import load_audio
 from vasa3d.errors import InputError, OutputError
-from vasa3d.motion.generator import speak
+from vasa3d.motion.generator import GeneratorConfig, speak
 from vasa3d.server.app import LiveServer
 from vasa3d.server.client import LiveClient, LiveError
 from vasa3d.server.config import ServerConfig
@@ -65,7 +65,7 @@ def start(folder: Path, **limits: Any) -> Iterator[Running]:
     folder.mkdir(exist_ok=True)
     if not (folder / "me.vasa3d").exists():
         small_avatar().save(folder / "me.vasa3d")
-    config = ServerConfig(port=0, workers=1, **limits)
+    config = ServerConfig(port=0, **{"workers": 1, "life": "rules", **limits})
     live = LiveServer(config, [folder / "me.vasa3d"])
     options = uvicorn.Config(
         live.app, port=0, log_config=None, ws_max_size=MAX_BLOCK_BYTES, timeout_graceful_shutdown=2
@@ -129,12 +129,25 @@ def begin(turn: int = 1, rate: int = 16000, **options: Any) -> str:
     return write_message(Start(turn=turn, rate=rate, **options))
 
 
+RULES = GeneratorConfig(life="rules")
+
+
 def test_a_stream_gives_the_motion_of_the_whole_file(server) -> None:
     dyn, pose = run(say(server.url, SPEECH, seed=3))
-    wanted = speak(AudioClip(np.round(SPEECH * 32767).astype(np.float32) / 32768), seed=3)
+    sound = AudioClip(np.round(SPEECH * 32767).astype(np.float32) / 32768)
+    wanted = speak(sound, seed=3, config=RULES)
     assert dyn.shape == wanted.dyn.shape
     assert np.abs(dyn - wanted.dyn).max() < 1e-3
     assert np.abs(pose - wanted.pose).max() < 1e-4
+
+
+def test_a_server_gives_the_life_of_the_generator(tmp_path) -> None:
+    for server in start(tmp_path / "s", life="diffusion"):
+        dyn, pose = run(say(server.url, SPEECH[:32000], seed=3))
+        sound = AudioClip(np.round(SPEECH[:32000] * 32767).astype(np.float32) / 32768)
+        wanted = speak(sound, seed=3)
+        assert np.abs(dyn - wanted.dyn).max() < 1e-3
+        assert np.abs(pose - wanted.pose).max() < 1e-4
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
@@ -142,10 +155,10 @@ def test_sound_of_any_rate_gives_nearly_the_same_motion(server, rate) -> None:
     import soxr
 
     dyn, _ = run(say(server.url, soxr.resample(SPEECH, 16000, rate), rate=rate, block=rate // 25))
-    wanted = speak(AudioClip(SPEECH))
+    wanted = speak(AudioClip(SPEECH), config=RULES)
     assert abs(len(dyn) - len(wanted)) <= 1
     jaw, wanted_jaw = dyn[: len(wanted), 17], wanted.channel("jawOpen")[: len(dyn)]
-    assert np.corrcoef(jaw, wanted_jaw)[0, 1] > (0.8 if rate == 8000 else 0.97)
+    assert np.corrcoef(jaw, wanted_jaw)[0, 1] > (0.7 if rate == 8000 else 0.95)
 
 
 def test_motion_comes_while_the_sound_still_flows(server) -> None:
@@ -398,6 +411,8 @@ def test_settings_that_cannot_be(tmp_path) -> None:
         ServerConfig(host="0.0.0.0")
     with pytest.raises(InputError, match="token"):
         ServerConfig(token="a b")
+    with pytest.raises(InputError, match="life"):
+        ServerConfig(life="magic")
     with pytest.raises(InputError, match="port"):
         ServerConfig(port=70000)
     small_avatar().save(tmp_path / "me.vasa3d")

@@ -32,6 +32,10 @@ def serve(
         Optional[int],  # noqa: UP045
         typer.Option("--workers", help="Processes that turn sound into motion."),
     ] = None,
+    life: Annotated[
+        str,
+        typer.Option("--life", help="diffusion, or rules: a fifth of the work, for many sessions."),
+    ] = "diffusion",
     as_json: AsJson = False,
 ) -> None:
     """Serve a live page: a microphone or a file in, a talking head out.
@@ -54,7 +58,9 @@ def serve(
     if token is None and host not in LOOPBACK:
         token = secrets.token_urlsafe(18)
     chosen = {} if workers is None else {"workers": workers}
-    config = ServerConfig(host=host, port=port, token=token, origins=tuple(origin or ()), **chosen)
+    config = ServerConfig(
+        host=host, port=port, token=token, origins=tuple(origin or ()), life=life, **chosen
+    )
 
     def tell(address: str) -> None:
         reporter.finish({"url": address, "token": token}, f"open {address} (Ctrl-C to stop)")

@@ -131,7 +131,7 @@ class LiveServer:
         self._config = config
         self._shelf = AvatarShelf(avatars)
         self.metrics = Metrics()
-        self._pool = WorkerPool(config.workers, self.metrics)
+        self._pool = WorkerPool(config.workers, config.life, self.metrics)
         self._numbers = itertools.count(1)
         self._addresses: Counter[str] = Counter()
         middleware = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from vasa3d.errors import InputError
 
 LOOPBACK = ("127.0.0.1", "localhost")
+LIVES = ("diffusion", "rules")
 
 
 def _default_workers() -> int:
@@ -25,6 +26,7 @@ class ServerConfig:
         token: What clients must show; needed unless only this computer can connect.
         origins: Other web pages that may connect, as ``https://example.org``.
         workers: Processes that turn sound into motion.
+        life: Where head, gaze and brows come from: ``diffusion``, or ``rules`` for many sessions on few processors.
         max_sessions: Sockets at once.
         max_sessions_per_address: Sockets at once from one address.
         max_session_seconds: After so long a session ends.
@@ -40,6 +42,7 @@ class ServerConfig:
     token: str | None = None
     origins: tuple[str, ...] = ()
     workers: int = field(default_factory=_default_workers)
+    life: str = "diffusion"
     max_sessions: int = 64
     max_sessions_per_address: int = 32
     max_session_seconds: float = 3600.0
@@ -52,6 +55,10 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"there is no port {self.port}.", hint="choose one from 0 to 65535")
+        if self.life not in LIVES:
+            raise InputError(
+                f"there is no life {self.life!r}.", hint="choose " + " or ".join(LIVES)
+            )
         if not 1 <= self.workers <= 64:
             raise InputError(f"{self.workers} workers are not possible.", hint="choose 1 to 64")
         if self.token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{4,200}", self.token):

@@ -24,7 +24,7 @@ import soxr
 from numpy.typing import NDArray
 
 from vasa3d.kernels.threads import set_num_threads
-from vasa3d.motion.generator import MotionStream
+from vasa3d.motion.generator import GeneratorConfig, MotionStream
 from vasa3d.server.metrics import Metrics
 from vasa3d.server.protocol import Start, pack_motion
 from vasa3d.types import SAMPLE_RATE, MotionLatents
@@ -55,12 +55,12 @@ _voices: dict[int, _Voice] = {}
 """In a worker: the turn of each session."""
 
 
-def _prepare() -> None:
+def _prepare(life: str) -> None:
     """In a new worker: import and compile all that a turn needs, and leave signals to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     set_num_threads(1)
-    begin(0, Start(turn=1, rate=SAMPLE_RATE))
+    begin(0, Start(turn=1, rate=SAMPLE_RATE), life)
     push(0, np.zeros(SAMPLE_RATE, np.int16))
     finish(0)
 
@@ -73,12 +73,13 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def begin(session: int, start: Start) -> None:
-    """In a worker: a new turn, in place of the session's last one."""
+def begin(session: int, start: Start, life: str) -> None:
+    """In a worker: a new turn, in place of the session's last one; ``life`` as in ``ServerConfig``."""
     resampler = None
     if start.rate != SAMPLE_RATE:
         resampler = soxr.ResampleStream(start.rate, SAMPLE_RATE, 1, "float32", "LQ")
-    stream = MotionStream(fps=start.fps, seed=start.seed, controls=start.controls)
+    config = GeneratorConfig(life=life)
+    stream = MotionStream(fps=start.fps, seed=start.seed, controls=start.controls, config=config)
     _voices[session] = _Voice(start.turn, stream, resampler)
 
 
@@ -117,18 +118,20 @@ class WorkerPool:
 
     Args:
         workers: How many.
+        life: As in ``ServerConfig``.
         metrics: Where losses are counted.
     """
 
-    def __init__(self, workers: int, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, workers: int, life: str, metrics: Metrics) -> None:
+        self._life, self._metrics = life, metrics
         self._executors = [self._make() for _ in range(workers)]
         self._loads = [0] * workers
 
-    @staticmethod
-    def _make() -> ProcessPoolExecutor:
+    def _make(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, mp_context=context, initializer=_prepare)
+        return ProcessPoolExecutor(
+            1, mp_context=context, initializer=_prepare, initargs=(self._life,)
+        )
 
     async def start(self) -> None:
         """Start all processes and wait until they are warm."""

@@ -279,7 +279,7 @@ class Session:
         """Turn what waits of a turn into motion."""
         if not turn.begun:
             turn.begun = True
-            await self._pool.run(self._worker, begin, self._number, turn.start)
+            await self._pool.run(self._worker, begin, self._number, turn.start, self._config.life)
         if turn.blocks:
             came, samples = turn.take()
             self._room.set()
