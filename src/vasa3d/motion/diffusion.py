@@ -44,7 +44,7 @@ class SamplerConfig:
     """
 
     steps: int = 4
-    voice_guidance: float = 0.0
+    voice_guidance: float = 0.5
     wish_guidance: float = 0.0
     temperature: float = 1.0
 

@@ -63,7 +63,7 @@ class GeneratorConfig:
             takes whole recordings only.
     """
 
-    life: str = "rules"
+    life: str = "diffusion"
     lips: str = "rules"
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     weights: Path | None = None
@@ -252,11 +252,13 @@ class MotionStream:
 
     def _hear(self, activity: SpeechActivity) -> None:
         speaking, belief, stresses = self._prosody.push(activity)
+        late = self._start / FRAME_RATE + _STRESS_SECONDS
+        stresses = [Stress(s.seconds + late, s.strength) for s in stresses]
         if self._idle is not None:
-            late = self._start / FRAME_RATE + _STRESS_SECONDS
-            self._idle.hear([Stress(s.seconds + late, s.strength) for s in stresses])
+            self._idle.hear(stresses)
         else:
             assert self._life is not None
+            self._life.stress(stresses)
             voice = self._listener.push(activity, speaking, belief)
             if self.config.voice_model is not None:
                 if self._foreseen is None:

@@ -29,7 +29,8 @@ HEAD_LIMITS_DEGREES = (8.0, 6.0, 4.0)
 _HEAD_SPREAD = np.array([2.3, 1.9, 1.2])
 _QUIET_SHARE = 0.4
 _NOD_SECONDS = (0.16, 0.34)
-_NOD_DEGREES = 3.0
+NOD_DEGREES = 3.0
+"""Pitch of a full nod."""
 _NOD_CHANCE = 0.7
 _BROW_SECONDS = (0.14, 0.45)
 _BROW_CHANCE = 0.45
@@ -188,6 +189,47 @@ class Gaze:
         _set(dyn, "eyeLookDown", np.maximum(-raised, 0.0))
 
 
+class Accents:
+    """Nods and raised brows that answer stressed syllables.
+
+    Args:
+        rng: Of which stress is answered how.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._nods: list[tuple[float, float]] = []
+        self._brows: list[tuple[float, float]] = []
+
+    def hear(self, stresses: list[Stress]) -> None:
+        """Stressed syllables, in order of time, before the frames that follow them."""
+        for stress in stresses:
+            nod, brow = self._rng.random(), self._rng.random()
+            size = self._rng.uniform(0.6, 1.0) * (0.4 + 0.6 * stress.strength)
+            if nod < _NOD_CHANCE:
+                self._nods.append((stress.seconds, size))
+            if brow < _BROW_CHANCE:
+                self._brows.append((stress.seconds, size))
+
+    def nods(self, times: np.ndarray) -> np.ndarray:
+        """(n,) strength of nodding in [0, 1] at increasing times."""
+        return _answers(self._nods, times, _NOD_SECONDS)
+
+    def brows(self, times: np.ndarray) -> np.ndarray:
+        """(n,) strength of raised brows in [0, 1] at increasing times."""
+        return _answers(self._brows, times, _BROW_SECONDS)
+
+
+def _answers(
+    events: list[tuple[float, float]], times: np.ndarray, seconds: tuple[float, float]
+) -> np.ndarray:
+    value = np.zeros(len(times))
+    for start, size in events:
+        value = np.maximum(value, size * _bump(times - start, seconds[0], 0.03, seconds[1]))
+    events[:] = [e for e in events if e[0] + sum(seconds) + 0.1 > times[0]]
+    return value
+
+
 class IdleLife:
     """Life of one face from a seed.
 
@@ -212,19 +254,11 @@ class IdleLife:
         self._gaze = Gaze(gaze_degrees, rng(4))
         self._mood = _Steps(_draw_mood, rng(5), 4)
         self._breath = _Breath(rng(6))
-        self._accents = rng(7)
-        self._nods: list[tuple[float, float]] = []
-        self._brows: list[tuple[float, float]] = []
+        self._accents = Accents(rng(7))
 
     def hear(self, stresses: list[Stress]) -> None:
         """Stressed syllables, in order of time, before the frames that follow them."""
-        for stress in stresses:
-            nod, brow = self._accents.random(), self._accents.random()
-            size = self._accents.uniform(0.6, 1.0) * (0.4 + 0.6 * stress.strength)
-            if nod < _NOD_CHANCE:
-                self._nods.append((stress.seconds, size))
-            if brow < _BROW_CHANCE:
-                self._brows.append((stress.seconds, size))
+        self._accents.hear(stresses)
 
     def at(self, times: np.ndarray, speaking: np.ndarray) -> tuple[F32, F32]:
         """The face at increasing times; each call continues after the last.
@@ -241,7 +275,7 @@ class IdleLife:
         self._gaze.write(dyn, times, degrees)
         _set(dyn, "eyeBlink", self._blinks.at(times))
         mood = self._mood.at(times)
-        accent = self._accent(self._brows, times, _BROW_SECONDS)
+        accent = self._accents.brows(times)
         _set(dyn, "browInnerUp", 0.06 * mood[:, 0] + 0.24 * accent)
         _set(dyn, "browOuterUp", 0.04 * mood[:, 0] + 0.20 * accent)
         _set(dyn, "eyeSquint", 0.06 * mood[:, 1])
@@ -258,19 +292,9 @@ class IdleLife:
         """(n, 3) yaw to the person's left, pitch down, roll to the person's right."""
         liveliness = _QUIET_SHARE + (1.0 - _QUIET_SHARE) * speaking[:, None]
         degrees = (self._head.at(times) + self._sway.at(times)) * liveliness
-        nod = self._accent(self._nods, times, _NOD_SECONDS)
-        degrees[:, 1] += nod * _NOD_DEGREES
+        degrees[:, 1] += self._accents.nods(times) * NOD_DEGREES
         limits = np.array(HEAD_LIMITS_DEGREES)
         return limits * np.tanh(degrees * self._head_motion / limits)
-
-    def _accent(
-        self, events: list[tuple[float, float]], times: np.ndarray, seconds: tuple[float, float]
-    ) -> np.ndarray:
-        value = np.zeros(len(times))
-        for start, size in events:
-            value = np.maximum(value, size * _bump(times - start, seconds[0], 0.03, seconds[1]))
-        events[:] = [e for e in events if e[0] + sum(seconds) + 0.1 > times[0]]
-        return value
 
 
 class _Breath:

@@ -1,8 +1,9 @@
 """The life of a face as the diffusion transformer draws it, sampled at any frame rate.
 
-The transformer gives code and pose 25 times a second. The code is decoded to expression channels. Two things are
-events, drawn on their own (``motion/idle.py``), since users set them exactly: blinks, of which so many come a minute,
-and jumps of the gaze about its target, which the eyes hold while the head moves. What the head does is told about its
+The transformer gives code and pose 25 times a second. The code is decoded to expression channels. Three
+things are events, drawn on their own (``motion/idle.py``): blinks, of which so many come a minute as the user asks;
+jumps of the gaze about its target, which the eyes hold while the head moves; and small nods and raised brows on
+stressed syllables, on top of what the transformer does. What the head does is told about its
 own mean of the last ``SETTLING_SECONDS``, so that it stays about the portrait's pose for hours.
 
 At other rates than 25 a second, values between frames are those of Catmull and Rom's cubics for the pose, straight
@@ -17,8 +18,9 @@ from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
 from vasa3d.motion.conditions import condition_vector
 from vasa3d.motion.denoiser import STATE_SIZE, DenoiserWeights
 from vasa3d.motion.diffusion import MotionSampler, SamplerConfig
-from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, Blinks, Gaze
+from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, NOD_DEGREES, Accents, Blinks, Gaze
 from vasa3d.motion.latents import LATENT_SIZE, load_codec
+from vasa3d.motion.prosody import Stress
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, DEFAULT_FPS, F32
 
 CAMERA_DISTANCE_METRES = 0.9
@@ -34,6 +36,8 @@ SPOKEN = tuple(
 SETTLING_SECONDS = 15.0
 """Over which the head's own mean is taken."""
 
+_NOD_SHARE, _BROW_ACCENT = 0.6, 0.16
+_BROWS = [ARKIT_INDEX[n] for n in ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")]
 _HEAD_ROOM = 1.6
 """Limits of the head over those of ``motion/idle.py``."""
 _LIDS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
@@ -75,6 +79,7 @@ class GeneratedLife:
         self._sampler = MotionSampler(seed, condition, config, weights)
         self._blinks = Blinks(blink_rate, np.random.default_rng([seed, 1]))
         self._gaze = Gaze(gaze, np.random.default_rng([seed, 4]))
+        self._accents = Accents(np.random.default_rng([seed, 7]))
         self._codec = load_codec()
         self._mean = np.zeros(6, np.float32)
         self._head_motion = head_motion
@@ -84,6 +89,10 @@ class GeneratedLife:
     def hear(self, voice: F32) -> None:
         """Take voice features of further frames."""
         self._states = np.concatenate([self._states, self._settled(self._sampler.push(voice))])
+
+    def stress(self, stresses: list[Stress]) -> None:
+        """Take stressed syllables, before the frames that follow them."""
+        self._accents.hear(stresses)
 
     def frames_ready(self, fps: float) -> int:
         """How many frames from the start can be given."""
@@ -117,7 +126,12 @@ class GeneratedLife:
             (2 * s3 - 3 * s2 + 1) * here + (s3 - 2 * s2 + share) * start
             + (3 * s2 - 2 * s3) * there + (s3 - s2) * stop
         )  # fmt: skip
-        pose = self._scaled(pose.astype(np.float32))
+        pose = pose.astype(np.float32)
+        nod = self._accents.nods(times).astype(np.float32)
+        pose[:, 0] += np.float32(np.radians(_NOD_SHARE * NOD_DEGREES)) * nod
+        pose = self._scaled(pose)
+        raised = np.float32(_BROW_ACCENT) * self._accents.brows(times).astype(np.float32)
+        channels[:, _BROWS] += raised[:, None]
         self._gaze.write(channels, times, np.degrees(pose[:, [1, 0, 2]]))
         blink = self._blinks.at(times).astype(np.float32)
         channels[:, _LIDS] = blink[:, None]
