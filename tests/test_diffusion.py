@@ -59,7 +59,11 @@ def test_numpy_computes_what_torch_trains() -> None:
     runtime = Denoiser(weights_of(net))
     for block in range(count // BLOCK):
         rows = slice(block * BLOCK, (block + 1) * BLOCK)
-        np.testing.assert_allclose(runtime.denoise(noisy[rows], 0.25), wanted[rows], atol=2e-5)
+        found = runtime.denoise(np.stack([noisy[rows], clean[rows], noisy[rows]]), 0.25)
+        np.testing.assert_allclose(found[0], wanted[rows], atol=2e-5)
+        np.testing.assert_allclose(found[2], wanted[rows], atol=2e-5)
+        alone = runtime.denoise(noisy[rows][None], 0.25)
+        np.testing.assert_allclose(alone[0], wanted[rows], atol=2e-5)
         runtime.remember(clean[rows])
 
 
@@ -99,7 +103,7 @@ def test_memory_stays_bounded() -> None:
     for _ in range(60):
         sampler.push(voice(8))
     assert len(sampler._voice) <= 2 * BLOCK
-    assert sampler._denoiser._past.shape[3] == SHAPE.context + BLOCK
+    assert sampler._denoiser._past.shape[3] == SHAPE.context + 3 * BLOCK
 
 
 def scenes(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:

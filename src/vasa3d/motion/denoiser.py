@@ -39,6 +39,8 @@ from vasa3d.weights import load_asset
 ASSET = "motion"
 BLOCK = 4
 """Frames denoised together."""
+MOST_WAYS = 3
+"""Ways to ask the network that guidance may compare."""
 HEARD = 2
 """Frames of a block whose voice is known."""
 STATE_SIZE = LATENT_SIZE + 6
@@ -144,45 +146,66 @@ class Denoiser:
         self._mods: dict[float, list[tuple[F32, ...]]] = {}
         window = self.shape.context
         behind = np.arange(BLOCK)[:, None] - np.arange(-window, BLOCK)[None]
-        self._bias = self._t["distances"][:, :, behind + BLOCK - 1]
+        bias = self._t["distances"][:, :, behind + BLOCK - 1]
+        self._biases = {1: bias}
         hidden = np.where((behind < 0) | (behind >= window), -1e4, 0.0)
-        self._causal = (self._bias + hidden).astype(np.float32)
+        self._causal = (bias + hidden).astype(np.float32)
         self._root = np.float32((self.shape.width // self.shape.heads) ** -0.5)
         self.reset()
 
     def reset(self) -> None:
         """Forget what came before."""
         s = self.shape
-        # Keys and values of the frames before; the last BLOCK places are for the frames at hand.
-        places = s.context + BLOCK
+        # Keys and values of the frames before; the last places are for the frames at hand.
+        places = s.context + MOST_WAYS * BLOCK
         self._past = np.zeros((s.layers, 2, s.heads, places, s.width // s.heads), np.float32)
         self._known = 0
 
     def denoise(self, inputs: F32, tau: float) -> F32:
-        """(BLOCK, STATE_SIZE) clean changes y of noisy inputs (BLOCK, inputs)."""
-        x = self._pass(inputs, tau, self._bias)
-        return _norm(x) @ self._t["outputs.weight"] + self._t["outputs.bias"]
+        """(B, BLOCK, STATE_SIZE) clean changes y of noisy inputs (B, BLOCK, inputs), up to ``MOST_WAYS`` at once."""
+        ways = len(inputs)
+        x = self._pass(inputs.reshape(ways * BLOCK, -1), tau, self._bias(ways))
+        out = _norm(x) @ self._t["outputs.weight"] + self._t["outputs.bias"]
+        return out.reshape(ways, BLOCK, STATE_SIZE)
+
+    def _bias(self, ways: int) -> F32:
+        """Bias of the scores where blocks that do not see each other are denoised at once."""
+        if ways not in self._biases:
+            one, window = self._biases[1], self.shape.context
+            size = ways * BLOCK
+            bias = np.full((*one.shape[:2], size, window + size), -1e4, np.float32)
+            for way in range(ways):
+                rows = slice(way * BLOCK, (way + 1) * BLOCK)
+                bias[:, :, rows, :window] = one[..., :window]
+                bias[:, :, rows, window + way * BLOCK : window + (way + 1) * BLOCK] = one[
+                    ..., window:
+                ]
+            self._biases[ways] = bias
+        return self._biases[ways]
 
     def remember(self, inputs: F32) -> None:
         """Take the clean inputs (BLOCK, inputs) of frames that are settled."""
         self._pass(inputs, 1.0, self._causal)
-        self._past[:, :, :, :-BLOCK] = self._past[:, :, :, BLOCK:].copy()
+        window = self.shape.context
+        self._past[:, :, :, :window] = self._past[:, :, :, BLOCK : window + BLOCK].copy()
         self._known = min(self._known + BLOCK, self.shape.context)
 
     def _pass(self, inputs: F32, tau: float, bias: F32) -> F32:
         t, s = self._t, self.shape
-        first = s.context - self._known
+        first, size = s.context - self._known, len(inputs)
+        own = slice(s.context, s.context + size)
+        seen = slice(first, s.context + size)
         x = inputs @ t["inputs.weight"] + t["inputs.bias"]
         for i, (scale1, shift1, scale2, shift2) in enumerate(self._modulation(tau)):
             qkv = (_norm(x) * scale1 + shift1) @ t[f"attend.{i}.weight"] + t[f"attend.{i}.bias"]
-            parts = qkv.reshape(BLOCK, 3, s.heads, -1).transpose(1, 2, 0, 3)
-            self._past[i, :, :, -BLOCK:] = parts[1:]
-            keys, values = self._past[i, :, :, first:]
+            parts = qkv.reshape(size, 3, s.heads, -1).transpose(1, 2, 0, 3)
+            self._past[i, :, :, own] = parts[1:]
+            keys, values = self._past[i, :, :, seen]
             scores = (parts[0] * self._root) @ keys.transpose(0, 2, 1) + bias[i, :, :, first:]
             scores -= scores.max(axis=2, keepdims=True)
             share = np.exp(scores, out=scores)
             share /= np.add.reduce(share, axis=2, keepdims=True)
-            joined = (share @ values).transpose(1, 0, 2).reshape(BLOCK, s.width)
+            joined = (share @ values).transpose(1, 0, 2).reshape(size, s.width)
             x = x + joined @ t[f"join.{i}.weight"] + t[f"join.{i}.bias"]
             wide = (_norm(x) * scale2 + shift2) @ t[f"widen.{i}.weight"] + t[f"widen.{i}.bias"]
             np.maximum(wide, np.float32(0.0), out=wide)

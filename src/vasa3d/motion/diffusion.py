@@ -123,12 +123,11 @@ class MotionSampler:
             ways.append((np.zeros_like(heard), deaf, 1.0, -c.voice_guidance))
         if c.wish_guidance:
             ways.append((heard, known, 0.0, -c.wish_guidance))
+        parts = np.array([way[3] for way in ways], np.float32)
         for k in range(c.steps):
             tau, then = k / c.steps, (k + 1) / c.steps
-            clean = np.zeros_like(y)
-            for *asked, part in ways:
-                inputs = self._inputs(y, here, *asked)
-                clean += np.float32(part) * self._denoiser.denoise(inputs, tau)
+            inputs = np.stack([self._inputs(y, here, *way[:3]) for way in ways])
+            clean = np.tensordot(parts, self._denoiser.denoise(inputs, tau), 1)
             y = y + np.float32((then - tau) / (1.0 - tau)) * (clean - y)
         return here + self._weights.reach * y
 
