@@ -9,7 +9,7 @@ SUITABLE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3 python; do \
 	if $$python -c '$(SUITABLE)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench web clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -28,6 +28,10 @@ bench: $(STAMP)
 	$(BIN)/vasa3d bench animate
 	$(BIN)/vasa3d bench create --gaussians 40000
 	$(BIN)/python benchmarks/bench_composite.py out/scene
+
+# The web player, from its source; needs Node 20 and nothing of Python.
+web:
+	cd web && npm ci --no-audit --no-fund && npm run lint && npm test && npm run build
 
 clean:
 	rm -rf $(VENV) build dist

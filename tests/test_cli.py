@@ -37,7 +37,7 @@ from vasa3d.types import (
 )
 from vasa3d.video import write_video
 
-COMMANDS = ["talk", "create", "animate", "motion", "render", "export", "doctor"]
+COMMANDS = ["talk", "create", "animate", "motion", "render", "export", "serve", "doctor"]
 GROUPS = [
     "evaluate lipsync", "evaluate reenact", "evaluate pair", "evaluate novel-view", "train head", "train speech",
 ]  # fmt: skip

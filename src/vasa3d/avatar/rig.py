@@ -112,7 +112,8 @@ def _colors_at(avatar: Avatar, points: F32, sources: np.ndarray) -> F32:
     count = min(_NEIGHBOURS, len(sources))
     for first in range(0, len(points), _TEXEL_CHUNK):
         chunk = points[first : first + _TEXEL_CHUNK]
-        _, near = tree.query(chunk, k=np.arange(1, count + 1))
+        _, near = tree.query(chunk, k=count)
+        near = np.asarray(near).reshape(len(chunk), count)
         apart = chunk[:, None] - means[near]
         square = np.einsum("nki,nkij,nkj->nk", apart, precisions[near], apart)
         # Relative to the best one: far from all Gaussians the nearest still counts.
