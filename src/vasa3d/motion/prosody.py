@@ -11,7 +11,7 @@ largest share of one sound in the rest, both sums forgetting within 0.9 s,
     c_t = sum (1 - s) q / sum (1 - s),   belief = smoothstep((c - 0.28) / 0.08)
 
 The network is sure of one sound in speech (c around 0.55, 0.35 in noise as loud as the voice) and undecided in music
-(around 0.25). Silence draws c slowly to 0.38, so that speech is believed from its first sound.
+(around 0.25). Silence draws c slowly to 0.42, so that speech is believed from its first sound.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FULL_DB = 12.0
 _SILENCE_DB = -75.0
 _BELIEF_SECONDS = 0.9
 _BELIEF_FROM, _BELIEF_SPAN = 0.28, 0.08
-_PRIOR_SURE, _PRIOR_WEIGHT = 0.38, 0.05
+_PRIOR_SURE, _PRIOR_WEIGHT, _PRIOR_FRAMES = 0.42, 0.05, 9.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ProsodyStream:
         self._levels = np.full(2 * FRAMES_AHEAD + 1, _SILENCE_DB, np.float64)
         self._speaking = np.zeros(FRAMES_AHEAD + 1, np.float64)
         self._voice = 0.0
-        self._sure, self._heard = _PRIOR_SURE, 1.0
+        self._sure, self._heard = _PRIOR_SURE * _PRIOR_FRAMES, _PRIOR_FRAMES
         self._mean = _SILENCE_DB
         self._frame = -FRAMES_AHEAD
         self._last = -1e9
