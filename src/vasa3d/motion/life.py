@@ -16,12 +16,12 @@ import numpy as np
 
 from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
 from vasa3d.motion.conditions import condition_vector
-from vasa3d.motion.denoiser import STATE_SIZE, DenoiserWeights
+from vasa3d.motion.denoiser import DenoiserWeights
 from vasa3d.motion.diffusion import MotionSampler, SamplerConfig
 from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, NOD_DEGREES, Accents, Blinks, Gaze
 from vasa3d.motion.latents import LATENT_SIZE, load_codec
 from vasa3d.motion.prosody import Stress
-from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, DEFAULT_FPS, F32
+from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, DEFAULT_FPS, F32, NUM_CHANNELS
 
 CAMERA_DISTANCE_METRES = 0.9
 """Distance of the camera from the face that portraits are fitted with (``portrait.fitting``): a head at d times the
@@ -36,6 +36,9 @@ SPOKEN = tuple(
 SETTLING_SECONDS = 15.0
 """Over which the head's own mean is taken."""
 
+_CALM = [i for i in range(NUM_CHANNELS) if i not in SPOKEN]
+_CALM_SHARE = 0.5
+"""How much of a change of expression comes with one frame: a tremble of the code is no expression."""
 _NOD_SHARE, _BROW_ACCENT = 0.6, 0.16
 _BROWS = [ARKIT_INDEX[n] for n in ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")]
 _HEAD_ROOM = 1.6
@@ -83,7 +86,8 @@ class GeneratedLife:
         self._codec = load_codec()
         self._mean = np.zeros(6, np.float32)
         self._head_motion = head_motion
-        self._states = np.zeros((0, STATE_SIZE), np.float32)
+        self._calm = np.zeros(len(_CALM), np.float32)
+        self._states = np.zeros((0, NUM_CHANNELS + 6), np.float32)
         self._first = 0
 
     def hear(self, voice: F32) -> None:
@@ -115,10 +119,8 @@ class GeneratedLife:
         def row(step: int) -> np.ndarray:
             return np.clip(low + step, 0, len(self._states) - 1)
 
-        first, last = row(-1)[0], row(2)[-1]
-        channels = self._codec.decode(self._states[first : last + 1, :LATENT_SIZE])
-        channels = channels[low - first] * (1.0 - share) + channels[row(1) - first] * share
-        poses = self._states[:, LATENT_SIZE:]
+        channels, poses = np.split(self._states, [NUM_CHANNELS], axis=1)
+        channels = channels[low] * (1.0 - share) + channels[row(1)] * share
         before, here, there, after = (poses[row(k)] for k in (-1, 0, 1, 2))
         start, stop = 0.5 * (there - before), 0.5 * (after - here)
         s2, s3 = share**2, share**3
@@ -141,13 +143,16 @@ class GeneratedLife:
         return channels, pose
 
     def _settled(self, states: F32) -> F32:
-        """States with the pose about its own slow mean."""
-        out = states.copy()
+        """Channels and pose of states: expression calmed, the pose about its own slow mean."""
+        channels = self._codec.decode(states[:, :LATENT_SIZE])
+        out = np.concatenate([channels, states[:, LATENT_SIZE:]], axis=1)
         for row in out:
-            self._mean += (row[LATENT_SIZE:] - self._mean) * np.float32(
+            self._calm += (row[_CALM] - self._calm) * np.float32(_CALM_SHARE)
+            row[_CALM] = self._calm
+            self._mean += (row[NUM_CHANNELS:] - self._mean) * np.float32(
                 1.0 / (SETTLING_SECONDS * DEFAULT_FPS)
             )
-            row[LATENT_SIZE:] -= self._mean
+            row[NUM_CHANNELS:] -= self._mean
         return out
 
     def _scaled(self, pose: F32) -> F32:
