@@ -89,7 +89,7 @@ def stage(tmp_path, monkeypatch) -> SimpleNamespace:
         result = SimpleNamespace(avatar=FakeAvatar(), report=report)
         yield Event("done", 2, 2, data={"result": result})
 
-    def speak(clip, *, fps=DEFAULT_FPS, seed=0, controls=None):
+    def speak(clip, *, fps=DEFAULT_FPS, seed=0, controls=None, transcript=None):
         calls["speak"] = {"seed": seed, "controls": controls}
         return MotionLatents.rest(max(1, int(np.ceil(clip.duration_seconds * fps))), fps)
 
