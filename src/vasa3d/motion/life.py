@@ -36,9 +36,9 @@ SPOKEN = tuple(
 SETTLING_SECONDS = 15.0
 """Over which the head's own mean is taken."""
 
-_CALM = [i for i in range(NUM_CHANNELS) if i not in SPOKEN]
+_CALM = [i for i in range(NUM_CHANNELS + 6) if i not in SPOKEN]
 _CALM_SHARE = 0.5
-"""How much of a change of expression comes with one frame: a tremble of the code is no expression."""
+"""How much of a change of expression and pose comes with one frame: a tremble of the code is no motion."""
 _NOD_SHARE, _BROW_ACCENT = 0.6, 0.16
 _BROWS = [ARKIT_INDEX[n] for n in ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")]
 _HEAD_ROOM = 1.6
@@ -143,7 +143,7 @@ class GeneratedLife:
         return channels, pose
 
     def _settled(self, states: F32) -> F32:
-        """Channels and pose of states: expression calmed, the pose about its own slow mean."""
+        """Channels and pose of states: both calmed, the pose about its own slow mean."""
         channels = self._codec.decode(states[:, :LATENT_SIZE])
         out = np.concatenate([channels, states[:, LATENT_SIZE:]], axis=1)
         for row in out:
