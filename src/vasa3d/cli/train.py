@@ -85,7 +85,7 @@ def speech(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the speech encoder on generated and recorded speech; takes about an hour.
+    """Train the speech encoder on generated and recorded speech; takes two hours or so.
 
     The voices espeak-ng, flite and festival must be installed. A run that is stopped goes on from
     its work folder.
