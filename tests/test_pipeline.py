@@ -65,11 +65,12 @@ def test_every_warning_is_an_event_and_in_the_report(made) -> None:
 def test_the_report_measures_the_source_view(made) -> None:
     report = made.result.report
     assert set(report) == {
-        "landmark_error", "landmark_fit_error", "psnr_source", "gaussians", "seconds", "warnings",
+        "landmark_error", "landmark_fit_error", "psnr_source", "ssim_source", "gaussians", "seconds", "warnings",
     }  # fmt: skip
     assert 0.0 < report["landmark_error"] < 0.015
     assert 0.0 < report["landmark_fit_error"] < 0.015
     assert report["psnr_source"] > 29.0
+    assert 0.85 < report["ssim_source"] < 1.0
     assert report["gaussians"] == len(made.result.avatar.gaussians)
     assert report["seconds"] > 0
     json.dumps(report)
