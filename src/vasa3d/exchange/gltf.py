@@ -18,7 +18,7 @@ from vasa3d.files import atomic_file
 from vasa3d.geometry.covariances import split_covariances
 from vasa3d.types import GaussianCloud
 
-POINTS, TRIANGLES = 0, 4
+POINTS = 0
 ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
 _COMPONENTS = {"float32": 5126, "uint8": 5121, "uint16": 5123, "uint32": 5125}
 _KINDS = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}

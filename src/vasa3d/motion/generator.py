@@ -2,8 +2,8 @@
 
 ``speak`` is ``MotionStream`` fed at once, so a stream gives the same motion as a whole file. Lips run at 100 frames a
 second inside, the life of the face (``motion/life.py``) at 25. Frame t of the result shows the face at t / fps
-seconds of the sound, whatever the look-ahead: 72.5 ms of the encoder and ``AHEAD_FRAMES`` of 10 ms are waited for, not
-shifted into the result.
+seconds of the sound, whatever the look-ahead: 72.5 ms of the encoder and 40 ms of the transformer (without it, 30 ms of
+coarticulation) are waited for, not shifted into the result.
 
 Lips are those of coarticulation, with its guarantees for contacts, unless ``GeneratorConfig.lips`` asks for the
 transformer's; contacts of the lips that the encoder is sure of are held in either case.
@@ -21,7 +21,7 @@ from vasa3d.audio.features import FRAME_RATE
 from vasa3d.errors import InputError
 from vasa3d.motion import coarticulation
 from vasa3d.motion.controls import EMOTIONS, MotionControls, emotion_offsets
-from vasa3d.motion.denoiser import BLOCK, HEARD, load_denoiser_weights
+from vasa3d.motion.denoiser import BLOCK, load_denoiser_weights
 from vasa3d.motion.diffusion import SamplerConfig
 from vasa3d.motion.idle import IdleLife
 from vasa3d.motion.life import CAMERA_DISTANCE_METRES, SPOKEN, GeneratedLife
@@ -43,8 +43,6 @@ __all__ = ["EMOTIONS", "GeneratorConfig", "MotionControls", "MotionStream", "spe
 _BLOCK_SECONDS = 30
 _STRESS_SECONDS = max(0, FRAMES_AHEAD - coarticulation.FRAMES_AHEAD) / FRAME_RATE
 """How long after a stress the face answers: a stress is known later than the lips are due."""
-AHEAD_FRAMES = max(coarticulation.FRAMES_AHEAD, STEPS * (HEARD - 1))
-"""Frames of 10 ms that are waited for after the encoder's."""
 REST_SECONDS = 0.24
 """Time in which an interrupted mouth comes to rest."""
 _PAUSE_FRAMES = 30

@@ -35,7 +35,8 @@ _FULL_DB = 12.0
 _SILENCE_DB = -75.0
 _BELIEF_SECONDS = 0.9
 _BELIEF_FROM, _BELIEF_SPAN = 0.28, 0.08
-_PRIOR_SURE, _PRIOR_WEIGHT, _PRIOR_FRAMES = 0.42, 0.05, 9.0
+_PRIOR_SURE, _PRIOR_WEIGHT, _PRIOR_FRAMES = 0.42, 0.05, 20.0
+"""The prior counts as so many frames at first: fewer freeze the first second of speech in noise, more believe music."""
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,6 @@ class Shapes:
     mouth_ring: I64
     eye_ring: I64
 
-    def of_source(self, values: NDArray, default: float = 0.0) -> NDArray:
-        """(V, ...) a source field (S, ...) on our vertices, ``default`` on the eyeballs."""
-        out = values[np.maximum(self.source, 0)].copy()
-        out[self.source < 0] = default
-        return out
-
 
 def assemble(source: HeadSource, rings: Rings, eyes: Eyes, faces: I64) -> Shapes:
     """Number our vertices (kept source vertices, then both eyeballs) and carry all shapes over.

@@ -273,21 +273,6 @@ def aligned_takes(
     return takes
 
 
-def grid_labels(phones: list[Interval], samples: F32) -> Labels:
-    """Labels of a recording; speech sounds far below its loud level are pauses the aligner
-    missed.
-    """
-    segments = [
-        (p.start, p.end, None if p.label == "spn" else arpabet_parts(p.label)) for p in phones
-    ]
-    _, level = log_mel(samples)
-    labels = to_frames(segments, len(level))
-    loud = np.percentile(level, 95)
-    voiced = np.isin(labels, [SOUND_INDEX[v] for v in ("A", "E", "I", "O", "U", "AH", "R", "W")])
-    labels[voiced & (level < loud - _QUIET_DB)] = SOUND_INDEX["sil"]
-    return labels
-
-
 def _sentences(grids: dict[str, dict[str, list[Interval]]], seed: int) -> list[str]:
     """Readable lines of 4-18 words from the word tiers, a comma for each longer gap."""
     lines = []
