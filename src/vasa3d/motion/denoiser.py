@@ -15,14 +15,15 @@ before as y and itself as x, a noisy one y_tau and x_last. Layers are pre-norm,
 
     x <- x + J attention(m1(x)),   x <- x + N relu(W m2(x)),   m(x) = norm(x) (1 + scale(tau)) + shift(tau)
 
-with a learned bias by distance in time added to the attention's scores. Clean frames have tau = 1.
+with a learned bias by distance in time added to the attention's scores. Clean frames have tau = 1. The sums are done by
+``kernels/transformer.py``.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vasa3d.errors import InputError
+from vasa3d.kernels.layers import add_product, normalised_product, pack, pad
+from vasa3d.kernels.transformer import transform
 from vasa3d.motion.conditions import CONDITION_SIZE
 from vasa3d.motion.latents import LATENT_SIZE
 from vasa3d.motion.voice import VOICE_SIZE
@@ -44,6 +47,8 @@ MOST_WAYS = 3
 HEARD = 2
 """Frames of a block whose voice is known."""
 STATE_SIZE = LATENT_SIZE + 6
+LAYER_PARTS = ("attend", "join", "widen", "narrow")
+"""Matrices of a layer, in their order."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,9 @@ class DenoiserWeights:
         mean: (STATE_SIZE,) and ``scale``: a state is (value - mean) / scale.
         reach: (STATE_SIZE,) usual change of a state within a block.
         rest: (STATE_SIZE,) state of a face that does nothing, from which a stream begins.
+        packed: Matrices and biases by name as ``kernels/layers.py`` wants them; those of all layers are stacked.
+        biases: (layers, heads, BLOCK, context + BLOCK) added to the scores of the frames before and of a block.
+        causal_biases: The same for clean frames, which do not see what comes after them.
     """
 
     shape: DenoiserShape
@@ -104,6 +112,53 @@ class DenoiserWeights:
     scale: F32
     reach: F32
     rest: F32
+    _modulations: dict[float, F32] = field(init=False, repr=False, default_factory=dict)
+
+    @cached_property
+    def packed(self) -> dict[str, tuple[F32, F32]]:
+        t = self.tensors
+        held = {
+            name: (pack(t[f"{name}.weight"]), pad(t[f"{name}.bias"]))
+            for name in ("inputs", "outputs")
+        }
+        for name in LAYER_PARTS:
+            each = [f"{name}.{i}" for i in range(self.shape.layers)]
+            held[name] = (
+                np.stack([pack(t[f"{part}.weight"]) for part in each]),
+                np.stack([pad(t[f"{part}.bias"]) for part in each]),
+            )
+        return held
+
+    @cached_property
+    def biases(self) -> F32:
+        return np.ascontiguousarray(self.tensors["distances"][:, :, self._behind + BLOCK - 1])
+
+    @cached_property
+    def causal_biases(self) -> F32:
+        hidden = (self._behind < 0) | (self._behind >= self.shape.context)
+        return np.where(hidden, np.float32(-1e4), self.biases)
+
+    @property
+    def _behind(self) -> np.ndarray:
+        """(BLOCK, context + BLOCK) how many frames the second lies behind the first."""
+        return np.arange(BLOCK)[:, None] - np.arange(-self.shape.context, BLOCK)[None]
+
+    def modulation(self, tau: float) -> F32:
+        """(layers, 4, width) 1 + scale and shift of both parts of every layer, kept for the few taus there are."""
+        if tau not in self._modulations:
+            t = self.tensors
+            told = time_features(np.array(tau, np.float32), self.shape.time_size)
+            hidden = told @ t["time.weight"] + t["time.bias"]
+            hidden = hidden / (1.0 + np.exp(-hidden))
+            mods = np.stack(
+                [
+                    (hidden @ t[f"mod.{i}.weight"] + t[f"mod.{i}.bias"]).reshape(4, -1)
+                    for i in range(self.shape.layers)
+                ]
+            )
+            mods[:, [0, 2]] += 1.0
+            self._modulations[tau] = mods.astype(np.float32)
+        return self._modulations[tau]
 
 
 def weights_from_tensors(tensors: dict[str, np.ndarray], shape: str) -> DenoiserWeights:
@@ -142,15 +197,7 @@ class Denoiser:
 
     def __init__(self, weights: DenoiserWeights) -> None:
         self.shape = weights.shape
-        self._t = weights.tensors
-        self._mods: dict[float, list[tuple[F32, ...]]] = {}
-        window = self.shape.context
-        behind = np.arange(BLOCK)[:, None] - np.arange(-window, BLOCK)[None]
-        bias = self._t["distances"][:, :, behind + BLOCK - 1]
-        self._biases = {1: bias}
-        hidden = np.where((behind < 0) | (behind >= window), -1e4, 0.0)
-        self._causal = (bias + hidden).astype(np.float32)
-        self._root = np.float32((self.shape.width // self.shape.heads) ** -0.5)
+        self._weights = weights
         self.reset()
 
     def reset(self) -> None:
@@ -163,72 +210,24 @@ class Denoiser:
 
     def denoise(self, inputs: F32, tau: float) -> F32:
         """(B, BLOCK, STATE_SIZE) clean changes y of noisy inputs (B, BLOCK, inputs), up to ``MOST_WAYS`` at once."""
-        ways = len(inputs)
-        x = self._pass(inputs.reshape(ways * BLOCK, -1), tau, self._bias(ways))
-        out = _norm(x) @ self._t["outputs.weight"] + self._t["outputs.bias"]
-        return out.reshape(ways, BLOCK, STATE_SIZE)
-
-    def _bias(self, ways: int) -> F32:
-        """Bias of the scores where blocks that do not see each other are denoised at once."""
-        if ways not in self._biases:
-            one, window = self._biases[1], self.shape.context
-            size = ways * BLOCK
-            bias = np.full((*one.shape[:2], size, window + size), -1e4, np.float32)
-            for way in range(ways):
-                rows = slice(way * BLOCK, (way + 1) * BLOCK)
-                bias[:, :, rows, :window] = one[..., :window]
-                bias[:, :, rows, window + way * BLOCK : window + (way + 1) * BLOCK] = one[
-                    ..., window:
-                ]
-            self._biases[ways] = bias
-        return self._biases[ways]
+        x = self._pass(inputs.reshape(-1, inputs.shape[2]), tau, self._weights.biases)
+        out = normalised_product(x, self.shape.width, *self._weights.packed["outputs"])
+        return out[:, :STATE_SIZE].reshape(len(inputs), BLOCK, STATE_SIZE)
 
     def remember(self, inputs: F32) -> None:
         """Take the clean inputs (BLOCK, inputs) of frames that are settled."""
-        self._pass(inputs, 1.0, self._causal)
+        self._pass(inputs, 1.0, self._weights.causal_biases)
         window = self.shape.context
         self._past[:, :, :, :window] = self._past[:, :, :, BLOCK : window + BLOCK].copy()
         self._known = min(self._known + BLOCK, self.shape.context)
 
     def _pass(self, inputs: F32, tau: float, bias: F32) -> F32:
-        t, s = self._t, self.shape
-        first, size = s.context - self._known, len(inputs)
-        own = slice(s.context, s.context + size)
-        seen = slice(first, s.context + size)
-        x = inputs @ t["inputs.weight"] + t["inputs.bias"]
-        for i, (scale1, shift1, scale2, shift2) in enumerate(self._modulation(tau)):
-            qkv = (_norm(x) * scale1 + shift1) @ t[f"attend.{i}.weight"] + t[f"attend.{i}.bias"]
-            parts = qkv.reshape(size, 3, s.heads, -1).transpose(1, 2, 0, 3)
-            self._past[i, :, :, own] = parts[1:]
-            keys, values = self._past[i, :, :, seen]
-            scores = (parts[0] * self._root) @ keys.transpose(0, 2, 1) + bias[i, :, :, first:]
-            scores -= scores.max(axis=2, keepdims=True)
-            share = np.exp(scores, out=scores)
-            share /= np.add.reduce(share, axis=2, keepdims=True)
-            joined = (share @ values).transpose(1, 0, 2).reshape(size, s.width)
-            x = x + joined @ t[f"join.{i}.weight"] + t[f"join.{i}.bias"]
-            wide = (_norm(x) * scale2 + shift2) @ t[f"widen.{i}.weight"] + t[f"widen.{i}.bias"]
-            np.maximum(wide, np.float32(0.0), out=wide)
-            x = x + wide @ t[f"narrow.{i}.weight"] + t[f"narrow.{i}.bias"]
+        """(R, padded width) residual stream behind the last layer of inputs (R, inputs)."""
+        s, packed = self.shape, self._weights.packed
+        weight, start = packed["inputs"]
+        x = np.repeat(start[None], len(inputs), axis=0)
+        add_product(inputs, 0, len(inputs), s.inputs, weight, 0, x)
+        layers = [part for name in LAYER_PARTS for part in packed[name]]
+        mods = self._weights.modulation(tau)
+        transform(x, s.width, self._past, s.context - self._known, s.context, bias, mods, *layers)
         return x
-
-    def _modulation(self, tau: float) -> list[tuple[F32, ...]]:
-        """Scale and shift of both parts of every layer, kept for the few values of tau there are."""
-        if tau not in self._mods:
-            told = time_features(np.array(tau, np.float32), self.shape.time_size)
-            hidden = told @ self._t["time.weight"] + self._t["time.bias"]
-            hidden = hidden / (1.0 + np.exp(-hidden))
-            layers = []
-            for i in range(self.shape.layers):
-                mod = hidden @ self._t[f"mod.{i}.weight"] + self._t[f"mod.{i}.bias"]
-                scale1, shift1, scale2, shift2 = np.split(mod, 4)
-                layers.append((1.0 + scale1, shift1, 1.0 + scale2, shift2))
-            self._mods[tau] = layers
-        return self._mods[tau]
-
-
-def _norm(x: F32) -> F32:
-    size = np.float32(1.0 / x.shape[1])
-    centred = x - np.add.reduce(x, axis=1, keepdims=True) * size
-    power = np.einsum("ij,ij->i", centred, centred)[:, None] * size
-    return centred / np.sqrt(power + np.float32(1e-5))

@@ -11,19 +11,20 @@ finer than what the mouth shows (m from b, n from t), which makes them easier to
 posteriors are added up to those of ``VISEMES``. Each convolution sees a fixed number of frames
 ahead; together 6 frames, so with the half window of the features the network looks 72.5 ms ahead.
 
-Inference is NumPy: every layer keeps the last frames that its next outputs need, so that a stream
-of any chunking computes the very sums of a whole file.
+Every layer keeps the last frames that its next outputs need, so that a stream of any chunking computes the very sums
+of a whole file (``kernels/layers.py``).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
 from vasa3d.audio.features import FRAME_RATE, WINDOW, MelStream
+from vasa3d.kernels.layers import WIDTH, normalised_product, pack, pad, padded, residual_layer
 from vasa3d.types import F32, SAMPLE_RATE
 from vasa3d.weights import load_asset
 
@@ -51,7 +52,7 @@ _SUMS = np.zeros((len(SOUNDS), len(VISEMES)), np.float32)
 _SUMS[np.arange(len(SOUNDS)), SOUND_VISEME] = 1.0
 ASSET = "speech"
 _THREE = np.array([0.25, 0.5, 0.25], np.float32)
-_BLOCK_FRAMES = 1000
+_BLOCK_FRAMES = 64
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class SpeechWeights:
         kernels: Per layer (kernel * inputs, C) float32, tap-major, columns in a row; biases (C,).
         mixes: Per block (C, C) pointwise weights; biases (C,). None for the stem.
         head: (C, len(SOUNDS) + 1) weights; the last column is the closure head.
+        packed: The same as ``kernels/layers.py`` wants them: kernel, bias, mix and bias of every layer.
+        packed_head: Weights and biases.
     """
 
     layers: tuple[LayerConfig, ...]
@@ -109,6 +112,19 @@ class SpeechWeights:
     def look_ahead_seconds(self) -> float:
         """From an output frame to the last sample it depends on."""
         return self.frames_ahead / FRAME_RATE + WINDOW / 2 / SAMPLE_RATE
+
+    @cached_property
+    def packed(self) -> tuple[tuple[F32, F32, F32, F32], ...]:
+        parts = []
+        for layer, (kernel, bias), mix in zip(self.layers, self.kernels, self.mixes, strict=True):
+            none = np.zeros((0, len(kernel) // layer.kernel, WIDTH), np.float32), bias[:0]
+            mixed = none if mix is None else (pack(mix[0]), pad(mix[1]))
+            parts.append((pack(kernel), pad(bias), *mixed))
+        return tuple(parts)
+
+    @cached_property
+    def packed_head(self) -> tuple[F32, F32]:
+        return pack(self.head[0]), pad(self.head[1])
 
 
 def weights_from_tensors(tensors: dict[str, np.ndarray], config: str) -> SpeechWeights:
@@ -152,52 +168,29 @@ def closure_threshold() -> float:
     return float(load_asset(ASSET)[1]["threshold"])
 
 
-def _normalise(x: F32) -> F32:
-    share = np.float32(1.0 / x.shape[1])
-    centred = x - np.add.reduce(x, axis=1, keepdims=True) * share
-    power = np.einsum("ij,ij->i", centred, centred)[:, None] * share
-    return centred / np.sqrt(power + np.float32(1e-5))
-
-
-def _times(x: F32, weight: F32) -> F32:
-    """x @ weight; for the few frames of a chunk this way round, columns in a row, takes half the time."""
-    return (weight.T @ x.T).T
-
-
 class _Layer:
     """One layer of the network as a stream; ``ahead`` frames after its input."""
 
     def __init__(
-        self, config: LayerConfig, kernel: tuple[F32, F32], mix: tuple[F32, F32] | None
+        self, config: LayerConfig, weights: tuple[F32, F32, F32, F32], frames_ahead: int
     ) -> None:
-        self.config = config
-        self.weight, self.bias = kernel
-        self.mix = mix
-        inputs = len(self.weight) // config.kernel
-        self.buffer = np.zeros((config.behind, inputs), np.float32)
-        self.residual = np.zeros((0, inputs), np.float32)
+        self._config, self._weights = config, weights
+        span = (config.kernel - 1) * config.dilation
+        rows = span + _BLOCK_FRAMES + frames_ahead
+        columns = padded(weights[2].shape[1])
+        self._seen, self._raw = np.zeros((2, rows, columns), np.float32)
+        self._held, self._span = config.behind, span
 
     def step(self, x: F32, last: bool) -> F32:
         """(n, inputs) more frames in, the frames they complete out; ``last`` ends the signal with
         zeros.
         """
-        seen = _normalise(x) if self.mix is not None else x
-        if last:
-            seen = np.concatenate([seen, np.zeros((self.config.ahead, x.shape[1]), np.float32)])
-        buffer = np.concatenate([self.buffer, seen])
-        span = (self.config.kernel - 1) * self.config.dilation
-        count = max(0, len(buffer) - span)
-        if self.mix is not None:
-            self.residual = np.concatenate([self.residual, x])
-        if count == 0:
-            self.buffer = buffer
-            return np.zeros((0, len(self.bias)), np.float32)
-        taps = [buffer[i * self.config.dilation :][:count] for i in range(self.config.kernel)]
-        y = np.maximum(_times(np.concatenate(taps, axis=1), self.weight) + self.bias, np.float32(0))
-        self.buffer = buffer[count:]
-        if self.mix is not None:
-            y = self.residual[:count] + _times(y, self.mix[0]) + self.mix[1]
-            self.residual = self.residual[count:]
+        c = self._config
+        ending = c.ahead if last else 0
+        y = residual_layer(
+            x, ending, self._seen, self._raw, self._held, c.behind, c.dilation, *self._weights
+        )
+        self._held += len(x) + ending - len(y)
         return y
 
 
@@ -217,7 +210,9 @@ class EncoderStream:
         """Forget everything heard."""
         w = self.weights
         self._mels.reset()
-        self._layers = [_Layer(*parts) for parts in zip(w.layers, w.kernels, w.mixes, strict=True)]
+        self._layers = [
+            _Layer(*parts, w.frames_ahead) for parts in zip(w.layers, w.packed, strict=True)
+        ]
         self._levels = np.zeros(0, np.float32)
 
     def push(self, samples: F32) -> SpeechActivity:
@@ -246,10 +241,11 @@ class EncoderStream:
         return sounds.astype(np.float32), closure.astype(np.float32), level
 
     def _block(self, x: F32, last: bool) -> F32:
+        x = pad(x)
         for layer in self._layers:
             x = layer.step(x, last)
-        weight, bias = self.weights.head
-        return _times(_normalise(x), weight) + bias
+        head = self.weights.head[0]
+        return normalised_product(x, len(head), *self.weights.packed_head)[:, : head.shape[1]]
 
 
 def show(sounds: F32, closure: F32, level: F32) -> SpeechActivity:
