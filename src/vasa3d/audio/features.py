@@ -17,10 +17,13 @@ numbers as a whole file.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 
+from vasa3d.kernels.hearing import band_energies, cut_frames
+from vasa3d.kernels.layers import pack, pad
 from vasa3d.types import F32, SAMPLE_RATE
 
 FRAME_RATE = 100
@@ -35,7 +38,7 @@ _POWER_FLOOR = 1e-13
 _LEVEL_FLOOR_DB = -72.0
 _LEVEL_DECAY_DB = 6.0 / FRAME_RATE
 _LEVEL_SMOOTHING = 0.35
-_BLOCK_FRAMES = 2000
+_BLOCK_FRAMES = 200
 
 
 @cache
@@ -54,6 +57,22 @@ def _hz_to_mel(hz: float) -> float:
     return 2595.0 * float(np.log10(1.0 + hz / 700.0))
 
 
+@cache
+def _window() -> F32:
+    return np.hanning(WINDOW + 1)[:-1].astype(np.float32)
+
+
+@cache
+def _matrices() -> tuple[F32, F32]:
+    """Cosines and sines of the frequencies that the filters see, and the filters; packed."""
+    filters = mel_filters()
+    seen = np.flatnonzero(filters.any(axis=0))
+    angles = np.arange(WINDOW)[:, None] * (2.0 * np.pi / _FFT * seen)
+    waves = np.concatenate([pad(np.cos(angles)), pad(np.sin(angles))], axis=1)
+    scale = 2.0 / (_FFT * float(np.sum(_window() ** 2)))
+    return pack(waves), pack((filters[:, seen] * np.float32(scale)).T)
+
+
 class MelStream:
     """Features of a growing signal.
 
@@ -62,8 +81,6 @@ class MelStream:
     """
 
     def __init__(self) -> None:
-        self._window = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
-        self._scale = np.float32(2.0 / (_FFT * float(np.sum(self._window**2))))
         self.reset()
 
     def reset(self) -> None:
@@ -108,16 +125,14 @@ class MelStream:
         return features, levels
 
     def _block(self, start: int, stop: int) -> tuple[F32, F32]:
-        windows = np.lib.stride_tricks.sliding_window_view(self._pending, WINDOW)
-        frames = windows[start * HOP : (stop - 1) * HOP + 1 : HOP]
-        frames = frames - frames.mean(axis=1, keepdims=True)
-        power = np.mean(frames**2, axis=1, dtype=np.float64)
-        spectrum = np.abs(np.fft.rfft(frames * self._window, _FFT)).astype(np.float32) ** 2
-        bands = spectrum @ mel_filters().T * self._scale
-        energy_db = 10.0 * np.log10(bands + _POWER_FLOOR)
+        frames, power = np.empty((stop - start, WINDOW), np.float32), np.empty(stop - start)
+        cut_frames(self._pending[start * HOP :], HOP, _window(), frames, power)
+        bands = band_energies(frames, *_matrices())
+        energy_db = 10.0 * np.log10(bands + np.float32(_POWER_FLOOR))
         follower = self._follow(power)
-        features = np.clip((energy_db - follower[:, None]) / 20.0 + 2.0, -1.25, 2.0)
-        return features.astype(np.float32), (10.0 * np.log10(power + 1e-9)).astype(np.float32)
+        features = (energy_db - follower[:, None]) * np.float32(0.05) + np.float32(2.0)
+        features = np.minimum(np.maximum(features, np.float32(-1.25)), np.float32(2.0))
+        return features, (10.0 * np.log10(power + 1e-9)).astype(np.float32)
 
     def _follow(self, power: np.ndarray) -> F32:
         """(n,) decibels of the level follower over frames of this mean power; advances the state."""
@@ -125,7 +140,7 @@ class MelStream:
         smooth, level = self._level_power, self._level_db
         for i, value in enumerate(power.tolist()):
             smooth += _LEVEL_SMOOTHING * (value - smooth)
-            level = max(10.0 * np.log10(smooth + 1e-12), level - _LEVEL_DECAY_DB, _LEVEL_FLOOR_DB)
+            level = max(10.0 * math.log10(smooth + 1e-12), level - _LEVEL_DECAY_DB, _LEVEL_FLOOR_DB)
             out[i] = level
         self._level_power, self._level_db = smooth, level
         return out

@@ -11,9 +11,12 @@ slope, speaking and belief (``motion/prosody.py``). So the features of a frame n
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from vasa3d.audio.features import HOP
+from vasa3d.kernels.hearing import cut_frames, find_periods
 from vasa3d.motion.speech import VISEMES, SpeechActivity
 from vasa3d.types import F32, SAMPLE_RATE
 
@@ -22,9 +25,10 @@ STEPS = 4
 VOICE_SIZE = 2 * (len(VISEMES) + 2) + 5
 
 _WINDOW = 640
-_FFT = 2048
 _LONGEST, _SHORTEST = SAMPLE_RATE // 60, SAMPLE_RATE // 400
 _VOICED = 0.5
+_DOUBT = 0.0004
+"""A period's double is as good a period: shorter ones are preferred a little."""
 _MEAN_FRAMES = 200.0
 _UNIT = np.log(2.0) / 4.0
 _LEVEL_FALL_DB = 6.0 / 100.0
@@ -32,14 +36,18 @@ _LEVEL_FLOOR_DB = -70.0
 _BLOCK_FRAMES = 1000
 
 
+@cache
+def _windows() -> tuple[F32, F32]:
+    """(_WINDOW,) window of a frame, and its autocorrelation over that at lag 0."""
+    window = np.hanning(_WINDOW + 1)[:-1]
+    own = np.array([window[: _WINDOW - lag] @ window[lag:] for lag in range(_LONGEST + 2)])
+    return window.astype(np.float32), (own / own[0]).astype(np.float32)
+
+
 class PitchStream:
     """Pitch of growing sound, 100 frames a second; frame n looks at the 40 ms around n * 10 ms."""
 
     def __init__(self) -> None:
-        self._window = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
-        spectrum = np.abs(np.fft.rfft(self._window, _FFT)) ** 2
-        own = np.fft.irfft(spectrum)[: _LONGEST + 2]
-        self._own = (own / own[0]).astype(np.float32)
         self._pending = np.zeros(_WINDOW // 2, np.float32)
 
     def push(self, samples: F32, ahead: int = 0) -> tuple[F32, F32]:
@@ -62,24 +70,15 @@ class PitchStream:
         return np.concatenate(voicing), np.concatenate(frequency)
 
     def _block(self, start: int, stop: int) -> tuple[F32, F32]:
-        windows = np.lib.stride_tricks.sliding_window_view(self._pending, _WINDOW)
-        frames = windows[start * HOP : (stop - 1) * HOP + 1 : HOP]
-        frames = (frames - frames.mean(axis=1, keepdims=True)) * self._window
-        spectrum = np.abs(np.fft.rfft(frames, _FFT)) ** 2
-        same = np.fft.irfft(spectrum)[:, : _LONGEST + 2]
-        ratio = same / (same[:, :1] + 1e-7) / self._own
-        lags = np.arange(_SHORTEST, _LONGEST)
-        inner = ratio[:, _SHORTEST:_LONGEST]
-        peak = (inner >= ratio[:, _SHORTEST - 1 : _LONGEST - 1]) & (
-            inner >= ratio[:, _SHORTEST + 1 : _LONGEST + 1]
-        )
-        # A period's double is as good a period: shorter ones are preferred a little.
-        score = np.where(peak, inner - 0.0004 * lags, -1.0)
-        best = score.argmax(axis=1)
-        voicing = np.clip(inner[np.arange(len(inner)), best], 0.0, 1.0)
+        frames = np.empty((stop - start, _WINDOW), np.float32)
+        power, voicing = np.empty(stop - start), np.empty(stop - start, np.float32)
+        periods = np.empty(stop - start, np.int64)
+        window, own = _windows()
+        cut_frames(self._pending[start * HOP :], HOP, window, frames, power)
+        find_periods(frames, _SHORTEST, own, _DOUBT, periods, voicing)
         voiced = voicing > _VOICED
-        frequency = np.where(voiced, np.log(SAMPLE_RATE / lags[best]), 0.0)
-        return np.where(voiced, voicing, 0.0).astype(np.float32), frequency.astype(np.float32)
+        frequency = np.where(voiced, np.log(SAMPLE_RATE / periods), 0.0).astype(np.float32)
+        return np.where(voiced, voicing, np.float32(0.0)), frequency
 
 
 class VoiceStream:
