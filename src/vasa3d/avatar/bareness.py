@@ -7,6 +7,7 @@ tells which of the layer's points do.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from vasa3d.avatar.sampling import read_pixels
@@ -15,6 +16,8 @@ from vasa3d.geometry.meshes import rasterize_mesh
 from vasa3d.types import F32, I32, Camera
 
 _SIDE = 256
+_SEAM_METRES = 0.01
+"""Width of gaps in a surface, such as seams between regions, that count as its own."""
 _DISTANCE = 20.0
 """Of the camera from the head, in sizes of what it looks at: almost a parallel projection."""
 FRONT, BEHIND = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
@@ -44,6 +47,11 @@ def hides(
         return np.zeros(len(points), bool)
     camera = _looking_from(np.array(direction, np.float32), vertices[np.unique(faces)])
     _, _, depth = rasterize_mesh(vertices, faces, camera)
+    if not (depth > 0).any():
+        return np.zeros(len(points), bool)
+    pixel = float(np.median(depth[depth > 0])) / float(camera.K[0, 0])
+    side = 2 * round(0.5 * _SEAM_METRES / pixel) + 1
+    depth = cv2.morphologyEx(depth, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
     pixels, own = project(points, camera)
     inside = ((pixels >= 0) & (pixels < _SIDE)).all(1)
     shown = read_pixels(depth, pixels, nearest=True)

@@ -5,8 +5,11 @@ Nothing of the lining and the back may lie before bare skin (``bareness.py``).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from vasa3d.avatar.back import back_mesh
 from vasa3d.avatar.bareness import BEHIND, FRONT, LEFT, RIGHT, hides
@@ -54,14 +57,16 @@ _NECK_METRES = 0.06
 _CLEAR_METRES = 0.008
 _TURNED_DEGREES = 15.0
 _HAIR_BESIDE_METRES = 0.01
+_SKIN_UNLIKE = 5.0
+"""Spreads of skin within which a rim still is skin, in whatever light."""
 _BACK_FILL = 0.75
 
 
 class LayerCoats:
-    """Coats of hair, clothes and shoulders in a scene."""
+    """Coats of hair, clothes and shoulders in a scene, over the base coat of its head."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, scene: Scene, head_coat: Coat) -> None:
+        self.scene, self.head_coat = scene, head_coat
 
     def layer_coats(self, budget: int, lining: int, back: int, seed: int) -> Coat:
         """Hair, clothes and shoulders: what the photo shows, a lining under it and the back, so many cells of each."""
@@ -69,7 +74,8 @@ class LayerCoats:
         foreground = self.scene.analysis.foreground
         smooth = np.asarray(cv2.GaussianBlur(foreground, (0, 0), 3.0), np.float32)
         weight = np.where(shape.mask, np.clip(self.scene.analysis.alpha * 1.2, 0, 1), 0.0)
-        overlap = cv2.dilate(shape.mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        bulk = (shape.mask & ~shape.strips).astype(np.uint8)
+        overlap = cv2.dilate(bulk, np.ones((5, 5), np.uint8)) > 0
         weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
         # The matte counts as a fourth colour, so that the silhouette gets the smallest cells.
         picture = np.dstack([at_output_detail(foreground), self.scene.analysis.alpha])
@@ -79,8 +85,7 @@ class LayerCoats:
             shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage
         )
         # Thin strips of the layer beside skin are what the head's outline missed: from the side a lining stands out.
-        bulk = (shape.mask & ~shape.strips).astype(np.uint8)
-        lined = shape.solid & (cv2.dilate(bulk, np.ones((5, 5), np.uint8)) > 0)
+        lined = shape.solid & overlap
         framed = framing_importance(len(weight), _FINE_LINING_BEYOND) >= 1.0
         sunk = shape.front + np.float32(_LINING_DEPTH_METRES)
         linings = [
@@ -93,10 +98,31 @@ class LayerCoats:
         # A head that is turned far aside in the photo has half its face behind the silhouette.
         # Of what the photo shows only thin strips may go: their pixels are the face's own rim.
         thin = shape.strips[tuple(cells.pixels.T)]
+        front = self._skin_coloured(front, thin & self._skin_or_light(cells))
         front = keep(front, ~(thin & self._hides_face(front.means)))
         behind = self._back_coat(shape, back, seed)
         hidden = [*linings, keep(behind, ~self._over_bare_neck(behind.means))]
         return join_coats([front, *(keep(c, ~self._hides_skin(c.means)) for c in hidden)])
+
+    def _skin_or_light(self, cells: Cells) -> np.ndarray:
+        """(N,) bool cells in the colours of skin or brighter: beside a face, skin and light from behind, no hair."""
+        at = tuple(cells.pixels.T)
+        light = self.scene.analysis.foreground.mean(-1)
+        usual = np.median(light[self.scene.shown(self.scene.faces_of("face"))])
+        return (self.scene.unlike_skin[at] < _SKIN_UNLIKE) | (light[at] > usual)
+
+    def _skin_coloured(self, coat: Coat, chosen: np.ndarray) -> Coat:
+        """A coat whose chosen (N,) bool Gaussians have the colours of the nearest skin.
+
+        From the side the strip beside a cheek is a line across its flank, which the photo does not show.
+        """
+        assert self.head_coat.triangles is not None
+        bare = self.scene.faces_of("face", "ears", "neck")[self.head_coat.triangles]
+        colors = coat.colors.copy()
+        if bare.any() and chosen.any():
+            _, nearest = cKDTree(self.head_coat.means[bare]).query(coat.means[chosen])
+            colors[chosen] = self.head_coat.colors[bare][nearest]
+        return replace(coat, colors=colors)
 
     def _hides_face(self, points: F32) -> np.ndarray:
         """(N,) bool points that hide the face from before."""

@@ -24,8 +24,9 @@ from vasa3d.avatar.colouring import solve_colors
 from vasa3d.avatar.covering import LayerCoats
 from vasa3d.avatar.deformation import VasResidual
 from vasa3d.avatar.gaussians import Gaussians
-from vasa3d.avatar.scene import Scene
+from vasa3d.avatar.scene import Scene, flat_faces
 from vasa3d.avatar.surface import SurfaceCoats
+from vasa3d.geometry.cameras import camera_center
 from vasa3d.geometry.covariances import split_covariances
 from vasa3d.head import ArkitHead
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
@@ -33,6 +34,8 @@ from vasa3d.types import F32, Camera
 
 _LAYER_DAMPING = 0.6
 """Of first colours of the layer in the solve, in pixels."""
+_FLAT_DAMPING = 8.0
+"""The same of skin that the photo sees at a flat angle and mixes with what lies beside."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def initialise(
     scene = Scene(analysis, head, config.seed)
     skin = SurfaceCoats(scene)
     surface = [skin.base_coat(config.seed), skin.detail_coat(config.detail_budget)]
-    layer = LayerCoats(scene).layer_coats(
+    layer = LayerCoats(scene, surface[0]).layer_coats(
         config.layer_budget, config.lining_budget, config.back_budget, config.seed
     )
     gaussians = _assemble(surface, layer)
@@ -101,10 +104,15 @@ def with_solved_colors(avatar: Avatar, analysis: Analysis, damping: F32, side: i
     Args:
         avatar: The avatar.
         analysis: The portrait.
-        damping: (N,) how firmly Gaussians keep the colours they have, in pixels of their weight.
+        damping: (N,) how firmly Gaussians keep the colours they have, in pixels of their weight; skin seen at a flat
+            angle keeps them in any case.
         side: Of the picture on which colours are solved.
     """
     camera = avatar.camera.resized(side, side)
+    posed = avatar.posed_vertices(avatar.photo_latents)
+    flat = flat_faces(posed, avatar.head, camera_center(camera))[avatar.gaussians.triangles]
+    damping = damping.copy()
+    damping[: len(flat)] = np.maximum(damping[: len(flat)], _FLAT_DAMPING * flat)
     weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)
     colors = solve_colors(
         avatar.pose(avatar.photo_latents),

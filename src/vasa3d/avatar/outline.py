@@ -23,7 +23,7 @@ from vasa3d.geometry.meshes import vertex_normals
 from vasa3d.head import ArkitHead
 from vasa3d.types import F32, Camera
 
-_FARTHEST_METRES = 0.02
+FARTHEST_METRES = 0.02
 """What stands out farther is hidden by something, not too large."""
 _INSET_PIXELS = 3
 _WIDEST_GAP_PIXELS = 12.0
@@ -63,7 +63,7 @@ def outline_offsets(
     loose = head.regions["skin"] & ~head.regions["shoulders"]
     for name in _KEEP_OUT:
         loose &= ~head.regions[name]
-    nearest, distance = _nearest_inside(alpha), silhouette_distance(alpha)
+    nearest, distance = nearest_inside(alpha), silhouette_distance(alpha)
     average = _neighbour_average(head)
     right, down = camera.viewmat[0, :3], camera.viewmat[1, :3]
     focal = float(camera.K[0, 0])
@@ -73,7 +73,7 @@ def outline_offsets(
         step = (read_pixels(nearest, pixels, nearest=True) - pixels) * (depth / focal)[:, None]
         seen = ((pixels >= 0) & (pixels < len(alpha))).all(1) & loose
         out = read_pixels(nearest[..., :1], pixels, nearest=True).reshape(len(pixels)) >= 0
-        near = np.linalg.norm(step, axis=1) < _FARTHEST_METRES
+        near = np.linalg.norm(step, axis=1) < FARTHEST_METRES
         step = np.where((seen & out & near)[:, None], step, 0.0)
         outward = _outward(vertices + moved, pixels, depth / focal, distance, head, camera)
         step = step + (outward if settled is None else np.where(settled[:, None], 0.0, outward))
@@ -100,7 +100,7 @@ def _outward(
     return np.where(used[:, None], aside * (gap * scale * turned)[:, None], 0.0)
 
 
-def _nearest_inside(alpha: F32) -> F32:
+def nearest_inside(alpha: F32) -> F32:
     """(S, S, 2) centre of the nearest pixel well inside the matte; -1 where the pixel itself is inside."""
     size = 2 * _INSET_PIXELS + 1
     inside = cv2.erode(

@@ -36,9 +36,13 @@ from vasa3d.types import F32
 _FOLDED = 2.0
 _FOLDED_LID = 1.5
 """Skin (and lids) whose area is this many times larger in canonical space than in the photo is folded away there."""
+_LEAST_VEIL_PIXELS = 25
+"""A rim beside bare skin that is thinner is light from behind or an earring, no hair."""
 _REAR_COLLAR = 0.3
 _GRAZING_DEGREES = ((80.0, 86.0), (54.0, 66.0))
 """Angles between view and normal from which, and up to which, detail fades: in the middle of the face and around."""
+_FLAT_FACING = (0.36, 0.6)
+"""Cosines between view and normal up to which skin is seen too flat for its colours to count, and from which not."""
 LIDS = ("lidUpperLeft", "lidUpperRight", "lidLowerLeft", "lidLowerRight")
 _INNER_MOUTH = ("mouthCavity", "gumsUpper", "gumsLower", "teethUpper", "teethLower", "tongue")
 
@@ -128,7 +132,7 @@ class Scene:
         candidate = (foreign & person & ~self.middle & ~jaw) | outside
         _, labels = cv2.connectedComponents(candidate.astype(np.uint8), connectivity=4)
         attached = np.isin(labels, np.unique(labels[outside])) & (labels > 0)
-        return attached & ~outside
+        return attached & ~outside & opened(attached, _LEAST_VEIL_PIXELS)
 
     def _unlike_skin(self) -> F32:
         """(S, S) how far a pixel's colour is from that of the middle of the face, in its spreads."""
@@ -257,6 +261,25 @@ class Scene:
         depth = farthest_depth(self.posed, self.head.faces[skin], self.camera)
         _, ears = project(self.posed[self.head.regions["ears"]], self.camera)
         return np.where(depth > np.median(ears), depth, 0.0).astype(np.float32)
+
+
+def flat_faces(vertices: F32, head: ArkitHead, eye: F32) -> F32:
+    """How far skin beside the face is seen at too flat an angle for its colours to count.
+
+    Args:
+        vertices: (V, 3) the posed head.
+        head: Its model.
+        eye: (3,) where it is seen from.
+
+    Returns:
+        (F,) 0 to 1; 0 off face, ears and neck.
+    """
+    corners = head.faces
+    rays = vertices[corners].mean(1) - eye
+    facing = -np.sum(face_normals(vertices, corners) * rays, 1) / np.linalg.norm(rays, axis=1)
+    flat = np.clip((_FLAT_FACING[1] - facing) / (_FLAT_FACING[1] - _FLAT_FACING[0]), 0.0, 1.0)
+    skin = head.regions["face"] | head.regions["ears"] | head.regions["neck"]
+    return (flat * skin[corners].all(1)).astype(np.float32)
 
 
 def _cosine(degrees: float) -> float:

@@ -17,6 +17,7 @@ from vasa3d.avatar.coats import (
     keep,
 )
 from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors
+from vasa3d.avatar.outline import FARTHEST_METRES, nearest_inside
 from vasa3d.avatar.sampling import (
     CELL_FILL,
     CLOSED_FILL,
@@ -26,7 +27,7 @@ from vasa3d.avatar.sampling import (
     edge_shapes,
     read_pixels,
 )
-from vasa3d.avatar.scene import LIDS, Scene, polygon
+from vasa3d.avatar.scene import LIDS, Scene, flat_faces, polygon
 from vasa3d.geometry.cameras import project, unproject
 from vasa3d.geometry.covariances import transform_covariances
 from vasa3d.geometry.meshes import (
@@ -50,9 +51,10 @@ _EYE_VISIBLE_METRES = 0.006
 _MIN_SEEN = 12
 _WHITE_FROM = 1.15
 """Distance from the axis of an eye, in radii of its iris, from which it is white."""
-_DAMPING, _FLAT_DAMPING, _FIRM = 0.6, 0.9, 8.0
+_DAMPING, _FIRM = 0.6, 8.0
 """Of first colours in the solve, in pixels."""
-_FLAT_FACING = 0.5
+_FLANK_STRETCH = 1.35
+"""Of the base coat where nothing lies over it: cracks would show the dark inside."""
 _EAR_SHADE = 0.62
 """Brightness of an ear's hollows beside its rim."""
 _BEHIND_EARS_METRES = 0.015
@@ -72,17 +74,12 @@ class SurfaceCoats:
     def color_damping(self, surface: list[Coat]) -> F32:
         """(S,) how firmly the Gaussians of base and detail coat keep their first colours in the solve.
 
-        Folded skin and inner mouth keep them, whatever little of them the photo shows; so does the base coat where
-        the photo sees it at a flat angle and mixes it with what lies beside.
+        Folded skin and inner mouth keep them, whatever little of them the photo shows.
         """
         base, detail = (coat.triangles for coat in surface)
         assert base is not None and detail is not None
         still = self.scene.folded | self.scene.inner_mouth()
-        centers = self.scene.posed[self.scene.head.faces].mean(1)
-        facing = self.scene.facing(np.arange(len(centers)), centers)
-        flat = np.clip((_FLAT_FACING - facing) / (0.4 * _FLAT_FACING), 0.0, 1.0)
-        flat *= self.scene.faces_of("face", "ears", "neck")
-        firm = np.where(still, _FIRM, _DAMPING + (_FLAT_DAMPING - _DAMPING) * flat)
+        firm = np.where(still, _FIRM, _DAMPING)
         loose = np.where(self.scene.folded, _FIRM, _DAMPING)
         return np.concatenate([firm[base], loose[detail]]).astype(np.float32)
 
@@ -205,10 +202,14 @@ class SurfaceCoats:
         face, bary = sample_surface(self.scene.canonical, head.faces, count, seed, density)
         means = np.einsum("nk,nkd->nd", bary, self.scene.canonical[head.faces[face]])
         normals = face_normals(self.scene.canonical, head.faces)[face]
-        sigma = (CLOSED_FILL * spacing[face]).astype(np.float32)
+        flank = flat_faces(self.scene.posed, head, self.scene.eye)[face]
+        sigma = (CLOSED_FILL * spacing[face] * _FLANK_STRETCH**flank).astype(np.float32)
         sunk = self.scene.faces_of("face", "ears", "neck", "scalp") & ~self.scene.folded
         means -= normals * np.where(sunk[face], 0.35 * sigma, 0.0)[:, None]
         posed = np.einsum("nk,nkd->nd", bary, self.scene.posed[head.faces[face]]).astype(np.float32)
+        step, inside = self._drawn_inside(posed)
+        means += np.einsum("nij,nj->ni", self.scene.to_canonical[face][:, :, :3], step)
+        posed = posed + step
         coat = Coat(
             means=means.astype(np.float32),
             covariances=disc_covariances(normals, sigma),
@@ -224,7 +225,8 @@ class SurfaceCoats:
         rear |= (
             low & self.scene.faces_of("neck", "face")[face] & (self.scene.facing(face, posed) < 0.0)
         )
-        return keep(coat, self._inside_matte(posed) & ~rear)  # the layer's back lies over the rear
+        # The layer's back lies over the rear.
+        return keep(coat, inside & ~self._behind_veil(posed) & ~rear)
 
     def _hidden_eyeball(self) -> np.ndarray:
         """The rear of the eyeballs never comes into view."""
@@ -237,17 +239,27 @@ class SurfaceCoats:
             hidden |= faces & (centers[:, 2] < middle)
         return hidden
 
-    def _inside_matte(self, posed: F32) -> np.ndarray:
-        """(N,) bool points that neither stand out beside the person in the photo nor lie behind a veil."""
+    def _drawn_inside(self, posed: F32) -> tuple[F32, np.ndarray]:
+        """Steps (N, 3) that bring points beside the person in the photo inside across the view, (N,) which end there.
+
+        Without the points at the notch over an ear, or at a rim that the matte lost, the flank would show holes as
+        long from the side as they are narrow from before.
+        """
         pixels, depth = project(posed, self.scene.camera)
-        solid = cv2.erode(
-            (self.scene.analysis.alpha > 0.6).astype(np.uint8), np.ones((5, 5), np.uint8)
-        )
-        inside = ((pixels >= 0) & (pixels < len(solid))).all(1)
-        inside &= read_pixels(solid, pixels, nearest=True) > 0
+        goal = read_pixels(nearest_inside(self.scene.analysis.alpha), pixels, nearest=True)
+        out = goal[:, :1] >= 0
+        step = np.where(out, (goal - pixels) * (depth / self.scene.focal)[:, None], 0.0)
+        right, down = self.scene.camera.viewmat[0, :3], self.scene.camera.viewmat[1, :3]
+        framed = ((pixels >= 0) & (pixels < len(self.scene.analysis.alpha))).all(1)
+        near = np.linalg.norm(step, axis=1) < FARTHEST_METRES
+        return (step[:, :1] * right + step[:, 1:] * down).astype(np.float32), framed & near
+
+    def _behind_veil(self, posed: F32) -> np.ndarray:
+        """(N,) bool points under hair, a hood or a scarf before the face."""
+        pixels, depth = project(posed, self.scene.camera)
         shown = read_pixels(self.scene.depth, pixels, nearest=True)
         veiled = read_pixels(self.scene.veiled.astype(np.uint8), pixels, nearest=True) > 0
-        return inside & ~(veiled & (depth < shown + _VEIL_METRES))
+        return veiled & (depth < shown + _VEIL_METRES)
 
     def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
         head, analysis = self.scene.head, self.scene.analysis
