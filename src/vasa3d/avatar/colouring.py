@@ -32,6 +32,8 @@ _EYE_SURROUND_METRES = 0.026
 _ASIDE_METRES = 0.03
 _FLAT, _STEEP = 0.4, 0.75
 """Cosines between view and normal from which the photo's colours count, and from which they count fully."""
+_INTO_EARS = 0.03
+"""How freely colours spread between ears and the skin around them, 1 = as elsewhere."""
 _USUAL_SKIN_LIGHT = 0.72
 """Brightest channel of well-lit fair skin."""
 
@@ -160,6 +162,9 @@ def _diffuse(head: ArkitHead, vertices: F32, target: np.ndarray, weight: np.ndar
     edges = np.concatenate([faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
     length = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
     strength = 2e-3 / np.maximum(length / 0.003, 0.2)
+    # Light shines through ears: their red is not that of the cheeks beside.
+    ears = head.regions["ears"][edges]
+    strength = np.where(ears[:, 0] != ears[:, 1], _INTO_EARS * strength, strength)
     count = head.num_vertices
     rows, cols = np.concatenate([edges, edges[:, ::-1]]).T
     both = np.concatenate([strength, strength])
