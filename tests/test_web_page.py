@@ -75,8 +75,10 @@ def browser() -> Iterator[Any]:
 class Visit:
     """A page, and what went wrong in it."""
 
-    def __init__(self, browser: Any, url: str, size: tuple[int, int] = (SIDE, SIDE)) -> None:
-        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    def __init__(
+        self, browser: Any, url: str, size: tuple[int, int] = (SIDE, SIDE), **options: Any
+    ) -> None:
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]}, **options)
         self.wrong: list[str] = []
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", self._listen)

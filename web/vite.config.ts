@@ -1,8 +1,31 @@
-import { defineConfig } from "vite";
+import { gzipSync } from "node:zlib";
+import { defineConfig, type Plugin } from "vite";
+
+const RUNTIME = "onnxruntime.wasm.gz";
+
+/**
+ * ONNX Runtime's code is by far the largest file, and few static hosts compress what they serve: it is
+ * compressed here and unpacked in the page.
+ */
+function compressedRuntime(): Plugin {
+  return {
+    name: "compressed-runtime",
+    enforce: "post",
+    generateBundle(_options, bundle) {
+      for (const [name, file] of Object.entries(bundle)) {
+        if (file.type !== "asset" || !name.endsWith(".wasm")) continue;
+        Reflect.deleteProperty(bundle, name);
+        const source = gzipSync(file.source, { level: 9 });
+        this.emitFile({ type: "asset", fileName: RUNTIME, source });
+      }
+    },
+  };
+}
 
 /** One file of the player, beside the page that shows it; both go into the Python package. */
 export default defineConfig({
   base: "./",
+  plugins: [compressedRuntime()],
   build: {
     outDir: "../src/vasa3d/assets/web",
     emptyOutDir: true,
@@ -18,5 +41,8 @@ export default defineConfig({
       },
     },
   },
-  worker: { format: "es" },
+  worker: {
+    format: "es",
+    rollupOptions: { output: { entryFileNames: "speech.js", assetFileNames: "[name][extname]" } },
+  },
 });

@@ -1,7 +1,8 @@
 /**
  * `<vasa-head src="avatar.safetensors">`: the player as a web component.
  *
- * Attributes: `src`; `server`, the socket of `vasa3d serve`; `token`; `background` ("original",
+ * Attributes: `src`; `server`, the socket of `vasa3d serve` (without it, the page itself turns sound into motion);
+ * `token`; `background` ("original",
  * "transparent" or "#rrggbb"); `label` for screen readers; `fixed` takes the controls of the view away.
  * The player itself is `element.player` once the event `ready` has come; its events bubble up from here.
  */
@@ -29,7 +30,7 @@ export function parseBackground(text: string | null): Background {
 }
 
 export class VasaHead extends HTMLElement {
-  static readonly observedAttributes = ["src", "background", "label"];
+  static readonly observedAttributes = ["src", "background", "label", "server"];
   player: Player | null = null;
   private canvas: HTMLCanvasElement | null = null;
   private detach: (() => void) | null = null;
@@ -46,6 +47,7 @@ export class VasaHead extends HTMLElement {
   attributeChangedCallback(name: string, before: string | null, after: string | null): void {
     if (!this.isConnected || before === after) return;
     if (name === "src") void this.open();
+    else if (name === "server") this.player?.setServer(after);
     else if (name === "label") this.canvas?.setAttribute("aria-label", this.describe());
     else this.player?.setBackground(parseBackground(after));
   }
@@ -72,7 +74,7 @@ export class VasaHead extends HTMLElement {
     try {
       const player = await Player.load(canvas, src, {
         background: parseBackground(this.getAttribute("background")),
-        server: this.getAttribute("server") ?? undefined,
+        server: this.getAttribute("server"),
         token: this.getAttribute("token") ?? undefined,
       });
       if (turn !== this.loading) {
@@ -88,6 +90,7 @@ export class VasaHead extends HTMLElement {
 
   private adopt(player: Player, canvas: HTMLCanvasElement): void {
     this.player = player;
+    player.setServer(this.getAttribute("server"));
     if (!this.hasAttribute("fixed")) {
       canvas.tabIndex = 0;
       this.detach = attachControls(canvas, player);

@@ -11,14 +11,12 @@ import {
   type Start,
 } from "./generated";
 import { MotionTrack, NUM_CHANNELS } from "./motion";
+import { toInt16 } from "./sound";
+import { roomIn, SPEECH_FPS, type Speaker, type SpeakerEvents, type Turn } from "./speaker";
 
 const MAX_SAMPLES = (MAX_BLOCK_BYTES - 8) >> 1;
-/** Sound is sent at most this far ahead of its motion. */
-const AHEAD_SECONDS = 4;
-const POLL_MILLISECONDS = 20;
 
-/** One utterance: sound goes in, `track` grows. */
-export class Turn {
+class LiveTurn implements Turn {
   readonly track: MotionTrack;
   complete = false;
   cancelled = false;
@@ -38,10 +36,9 @@ export class Turn {
     return this.complete || this.cancelled;
   }
 
-  /** Send more sound; resolves when there is room for the next. */
-  async push(samples: Int16Array): Promise<void> {
+  async push(samples: Float32Array): Promise<void> {
     for (let from = 0; from < samples.length && !this.over; from += MAX_SAMPLES) {
-      const part = samples.subarray(from, from + MAX_SAMPLES);
+      const part = toInt16(samples.subarray(from, from + MAX_SAMPLES));
       const message = new ArrayBuffer(8 + 2 * part.length);
       const head = new DataView(message);
       head.setUint32(0, this.number, true);
@@ -50,9 +47,7 @@ export class Turn {
       new Int16Array(message, 8).set(part);
       this.link.sendBytes(message);
       this.samples += part.length;
-      while (!this.over && this.samples / this.rate - this.track.duration > AHEAD_SECONDS) {
-        await new Promise((done) => setTimeout(done, POLL_MILLISECONDS));
-      }
+      await roomIn(this, this.samples / this.rate);
     }
   }
 
@@ -61,14 +56,13 @@ export class Turn {
   }
 }
 
-export interface LiveEvents {
-  onFailure: (message: string) => void;
+export interface LiveEvents extends SpeakerEvents {
   onClose: (code: number, reason: string) => void;
 }
 
-export class LiveLink {
+export class LiveLink implements Speaker {
   private turns = 0;
-  private turn: Turn | null = null;
+  private turn: LiveTurn | null = null;
 
   private constructor(
     private readonly socket: WebSocket,
@@ -103,8 +97,8 @@ export class LiveLink {
   /** Begin an utterance; one under way is interrupted. */
   begin(rate: number, options: Partial<Omit<Start, "type" | "turn" | "rate">> = {}): Turn {
     if (this.turn) this.turn.cancelled = true;
-    const fps = options.fps ?? 30;
-    const turn = new Turn(this, ++this.turns, rate, fps);
+    const fps = options.fps ?? SPEECH_FPS;
+    const turn = new LiveTurn(this, ++this.turns, rate, fps);
     this.turn = turn;
     this.send({ type: "start", turn: turn.number, rate: Math.round(rate), ...options, fps });
     return turn;

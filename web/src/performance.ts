@@ -1,8 +1,8 @@
 /** What the head is acting out: a motion, and the clock that says where in it we are. */
 
-import type { Turn } from "./live";
 import type { MotionTrack } from "./motion";
 import type { SoundOutput } from "./sound";
+import type { Turn } from "./speaker";
 
 export interface Performance {
   readonly track: MotionTrack;

@@ -10,8 +10,8 @@
 
 import { readAvatar, type AvatarData } from "./avatar";
 import { FRONT, limited, viewFrom, type View, type Viewpoint } from "./camera";
-import { Idle } from "./idle";
-import { LiveLink, type Turn } from "./live";
+import { IdleLife } from "./idle";
+import { LiveLink } from "./live";
 import { blendLatents, copyLatents, readMotion, restLatents, type Latents } from "./motion";
 import {
   EchoPerformance,
@@ -24,12 +24,14 @@ import { Renderer, type Background } from "./renderer";
 import {
   captureStream,
   decodeSound,
+  decodeSpeech,
   fetchBytes,
   SoundOutput,
   SPEECH_RATE,
-  speechSamples,
-  toInt16,
+  wakeSound,
 } from "./sound";
+import type { Speaker, Turn } from "./speaker";
+import { LocalSpeaker } from "./speech/local";
 import { Steering } from "./steering";
 import type { FrameAnswer } from "./worker";
 
@@ -43,8 +45,8 @@ const POLL_MILLISECONDS = 10;
 
 export interface PlayerOptions {
   background?: Background;
-  /** Address of the socket of `vasa3d serve`; without one, only ready motion is played. */
-  server?: string;
+  /** Address of the socket of `vasa3d serve`; without one, the page itself turns sound into motion. */
+  server?: string | null;
   token?: string;
 }
 
@@ -65,7 +67,8 @@ export class Player extends EventTarget {
   private renderer: Renderer;
   private readonly poser: PoseClient;
   private readonly steering: Steering;
-  private readonly idle: Idle;
+  private readonly still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  private readonly idle = IdleLife.seeded(Math.floor(Math.random() * 2 ** 31));
   private readonly observer: ResizeObserver;
   private readonly face = restLatents();
   private readonly acted = restLatents();
@@ -73,7 +76,9 @@ export class Player extends EventTarget {
   private act: Performance | null = null;
   private share = 0;
   private fixed: Latents | null = null;
-  private link: LiveLink | null = null;
+  private speaker: Speaker | null = null;
+  private opening: Promise<Speaker> | null = null;
+  private server: string | null;
   private stopCapture: (() => void) | null = null;
   private lastTick = performance.now();
   private request = 0;
@@ -105,7 +110,7 @@ export class Player extends EventTarget {
     this.poser = new PoseClient(bytes);
     this.renderer = new Renderer(canvas, this.avatar);
     this.steering = new Steering(this.avatar.head);
-    this.idle = new Idle(matchMedia("(prefers-reduced-motion: reduce)").matches);
+    this.server = options.server ?? null;
     this.observer = new ResizeObserver(() => (this.dirty = true));
     this.observer.observe(canvas);
     canvas.addEventListener("webglcontextlost", this.onLost);
@@ -152,21 +157,31 @@ export class Player extends EventTarget {
   }
 
   /**
+   * Get ready to speak: connect to the server, or fetch what the page needs to turn sound into motion. What
+   * speaks does so by itself; this is for pages that want to say that they are loading.
+   */
+  async prepare(): Promise<void> {
+    await this.connect();
+  }
+
+  /**
    * Say something: a sound file, decoded by the browser, or a stream, such as a microphone's, which is
-   * followed silently until `interrupt`. Needs a server. Resolves when it is over.
+   * followed silently until `interrupt`. Resolves when it is over.
    */
   async speak(source: string | Blob | MediaStream): Promise<void> {
     const epoch = this.interrupt();
-    const link = await this.connect();
-    if (source instanceof MediaStream) return this.follow(link, source, epoch);
-    const sound = await decodeSound(source);
-    const samples = toInt16(await speechSamples(sound));
+    wakeSound();
+    if (source instanceof MediaStream) {
+      const speaker = await this.connect();
+      return epoch === this.epoch ? this.follow(speaker, source, epoch) : undefined;
+    }
+    const [speaker, { sound, speech }] = await Promise.all([this.connect(), decodeSpeech(source)]);
     if (epoch !== this.epoch) return;
-    const turn = link.begin(SPEECH_RATE);
+    const turn = speaker.begin(SPEECH_RATE);
     const output = new SoundOutput();
     output.push(sound);
     output.end();
-    void turn.push(samples).then(() => turn.end());
+    void turn.push(speech).then(() => turn.end());
     return this.begin(turn, output, epoch);
   }
 
@@ -179,15 +194,16 @@ export class Player extends EventTarget {
     rate: number,
   ): Promise<void> {
     const epoch = this.interrupt();
-    const link = await this.connect();
+    wakeSound();
+    const speaker = await this.connect();
     if (epoch !== this.epoch) return;
-    const turn = link.begin(rate);
+    const turn = speaker.begin(rate);
     const output = new SoundOutput();
     const feed = async () => {
       for await (const samples of pieces) {
         if (turn.over) break;
         output.pushSamples(samples, rate);
-        await turn.push(toInt16(samples));
+        await turn.push(samples);
       }
       turn.end();
       output.end();
@@ -201,13 +217,22 @@ export class Player extends EventTarget {
     this.epoch++;
     this.stopCapture?.();
     this.stopCapture = null;
-    this.link?.interrupt();
+    this.speaker?.interrupt();
     if (this.act) {
       this.act.stop();
       this.act = null;
       this.dispatchEvent(new Event("interrupt"));
     }
     return this.epoch;
+  }
+
+  /** Let a server turn sound into motion, or with null the page itself. */
+  setServer(server: string | null): void {
+    if (server === this.server) return;
+    this.interrupt();
+    this.server = server;
+    this.speaker?.close();
+    this.speaker = this.opening = null;
   }
 
   setEmotion(strengths: Record<string, number>): void {
@@ -246,7 +271,7 @@ export class Player extends EventTarget {
     this.observer.disconnect();
     this.canvas.removeEventListener("webglcontextlost", this.onLost);
     this.canvas.removeEventListener("webglcontextrestored", this.onRestored);
-    this.link?.close();
+    this.speaker?.close();
     this.poser.close();
     this.renderer.dispose();
   }
@@ -268,34 +293,50 @@ export class Player extends EventTarget {
       .catch((error: unknown) => this.fail(error));
   }
 
-  private async connect(): Promise<LiveLink> {
-    if (this.link?.open) return this.link;
-    if (!this.options.server) throw new Error("speaking needs a server");
-    const url = new URL(this.options.server, location.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    this.link = await LiveLink.open(
-      url.href,
-      {
-        onFailure: (message) => this.fail(new Error(message)),
-        onClose: (code, reason) => {
-          if (code !== 1000) this.fail(new Error(reason || `the connection has ended (${code})`));
-        },
-      },
-      this.options.token,
-    );
-    return this.link;
+  /** Who turns sound into motion, ready to begin. */
+  private connect(): Promise<Speaker> {
+    if (this.speaker?.open) return Promise.resolve(this.speaker);
+    // Asked twice while it opens, it opens once.
+    if (this.opening) return this.opening;
+    const opening = this.open(this.server).finally(() => {
+      if (this.opening === opening) this.opening = null;
+    });
+    this.opening = opening;
+    return opening;
   }
 
-  private async follow(link: LiveLink, stream: MediaStream, epoch: number): Promise<void> {
+  private async open(server: string | null): Promise<Speaker> {
+    const onFailure = (message: string) => this.fail(new Error(message));
+    const speaker = server
+      ? await this.openLink(server, onFailure)
+      : await LocalSpeaker.open(this.still ? 0 : 1, { onFailure });
+    if (this.closed || server !== this.server) {
+      speaker.close();
+      throw new Error("the player was closed or given another server meanwhile");
+    }
+    this.speaker = speaker;
+    return speaker;
+  }
+
+  private openLink(server: string, onFailure: (message: string) => void): Promise<Speaker> {
+    const url = new URL(server, location.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    const onClose = (code: number, reason: string) => {
+      if (code !== 1000) this.fail(new Error(reason || `the connection has ended (${code})`));
+    };
+    return LiveLink.open(url.href, { onFailure, onClose }, this.options.token);
+  }
+
+  private async follow(speaker: Speaker, stream: MediaStream, epoch: number): Promise<void> {
     let turn: Turn | null = null;
     const done = new Promise<void>((resolve, reject) => {
       captureStream(stream, (samples, rate) => {
         if (epoch !== this.epoch) return;
         if (!turn) {
-          turn = link.begin(rate);
+          turn = speaker.begin(rate);
           this.perform(new EchoPerformance(turn)).then(resolve, reject);
         }
-        void turn.push(toInt16(samples));
+        void turn.push(samples);
       }).then((stop) => {
         if (epoch === this.epoch) this.stopCapture = stop;
         else stop();
@@ -356,7 +397,8 @@ export class Player extends EventTarget {
       copyLatents(this.fixed, face);
       return;
     }
-    this.idle.sample(now, face);
+    this.idle.sample(now, 0, face);
+    if (this.still) face.pose.fill(0);
     this.mediaTime = null;
     if (act) {
       this.mediaTime = act.seconds();

@@ -13,28 +13,61 @@ export function audioContext(): AudioContext {
   return shared;
 }
 
+/** Let the page sound: browsers want that to be asked for at once when the user does something. */
+export function wakeSound(): void {
+  void audioContext().resume();
+}
+
+/** A recording, to be heard and to be turned into motion. */
+export interface Recording {
+  sound: AudioBuffer;
+  /** Mono, `SPEECH_RATE` a second. */
+  speech: Float32Array<ArrayBuffer>;
+}
+
 /** Fetch and decode a sound file. */
 export async function decodeSound(source: string | Blob): Promise<AudioBuffer> {
-  const bytes =
-    typeof source === "string" ? await fetchBytes(source) : await (source as Blob).arrayBuffer();
-  return audioContext().decodeAudioData(bytes);
+  return decoded(audioContext(), await soundBytes(source));
+}
+
+/** Fetch and decode a recording of speech. */
+export async function decodeSpeech(source: string | Blob): Promise<Recording> {
+  const bytes = await soundBytes(source);
+  // Decoded again rather than played at another rate, which would fold what is too high for it.
+  const narrow = new OfflineAudioContext(1, 1, SPEECH_RATE);
+  const [sound, speech] = await Promise.all([
+    decoded(audioContext(), bytes.slice(0)),
+    decoded(narrow, bytes),
+  ]);
+  return { sound, speech: mixed(speech) };
+}
+
+async function soundBytes(source: string | Blob): Promise<ArrayBuffer> {
+  return typeof source === "string" ? fetchBytes(source) : source.arrayBuffer();
+}
+
+async function decoded(context: BaseAudioContext, bytes: ArrayBuffer): Promise<AudioBuffer> {
+  try {
+    return await context.decodeAudioData(bytes);
+  } catch {
+    throw new Error("this browser finds no sound in that file that it can decode");
+  }
+}
+
+/** Mean of all channels. */
+function mixed(sound: AudioBuffer): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(sound.length);
+  for (let c = 0; c < sound.numberOfChannels; c++) {
+    const samples = sound.getChannelData(c);
+    for (let i = 0; i < out.length; i++) out[i] += samples[i] / sound.numberOfChannels;
+  }
+  return out;
 }
 
 export async function fetchBytes(url: string, token?: string): Promise<ArrayBuffer> {
   const answer = await fetch(url, token ? { headers: { Authorization: `Bearer ${token}` } } : {});
   if (!answer.ok) throw new Error(`${url}: ${answer.status} ${answer.statusText}`);
   return answer.arrayBuffer();
-}
-
-/** Mono samples at `SPEECH_RATE` of decoded sound. */
-export async function speechSamples(sound: AudioBuffer): Promise<Float32Array> {
-  const length = Math.max(1, Math.round(sound.duration * SPEECH_RATE));
-  const offline = new OfflineAudioContext(1, length, SPEECH_RATE);
-  const source = offline.createBufferSource();
-  source.buffer = sound;
-  source.connect(offline.destination);
-  source.start();
-  return (await offline.startRendering()).getChannelData(0);
 }
 
 export function toInt16(samples: Float32Array): Int16Array {

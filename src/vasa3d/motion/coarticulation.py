@@ -30,6 +30,7 @@ both mouthUpperUp by 7 mm.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -112,6 +113,23 @@ def _tables() -> tuple[dict[str, F32], dict[str, F32]]:
         targets[group] = table
         dominances[group] = np.array([_DOMINANCE[v][g] for v in VISEMES], np.float32)
     return targets, dominances
+
+
+def page_tables() -> dict[str, Any]:
+    """What the twin of this file in ``web/`` needs, ready for JSON: per group its channels, targets
+    (channel, viseme), dominances and kernel; how far frames see.
+    """
+    targets, dominances = _tables()
+    groups = {}
+    for group, table in targets.items():
+        used = np.flatnonzero(table.any(axis=0))
+        groups[group] = {
+            "channels": used.tolist(),
+            "targets": [[round(float(x), 4) for x in table[:, channel]] for channel in used],
+            "dominances": [round(float(x), 4) for x in dominances[group]],
+            "kernel": [round(float(x), 8) for x in _kernel(group)],
+        }
+    return {"framesBehind": FRAMES_BEHIND, "framesAhead": FRAMES_AHEAD, "groups": groups}
 
 
 def _sides(channel: str) -> tuple[str, ...]:

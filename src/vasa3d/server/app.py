@@ -7,6 +7,7 @@ sockets must come from our own page, so that no other web page can reach the ser
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import hmac
 import itertools
@@ -49,10 +50,12 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".gz": "application/gzip",
+    ".onnx": "application/octet-stream",
 }
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; script-src 'self' blob:; worker-src blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval' blob:; "
+    "worker-src blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self' ws: wss: data: blob:; base-uri 'none'; form-action 'none'",
     "Permissions-Policy": "microphone=(self)",
     "Referrer-Policy": "no-referrer",
@@ -131,7 +134,7 @@ class LiveServer:
         self._config = config
         self._shelf = AvatarShelf(avatars)
         self.metrics = Metrics()
-        self._pool = WorkerPool(config.workers, config.life, self.metrics)
+        self._pool = WorkerPool(config.workers, config.life, config.max_load, self.metrics)
         self._numbers = itertools.count(1)
         self._addresses: Counter[str] = Counter()
         middleware = []
@@ -153,6 +156,9 @@ class LiveServer:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         await self._pool.start()
+        # What is there now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         log("started", avatars=self._shelf.names, workers=self._config.workers)
         yield
         self._pool.stop()
@@ -254,4 +260,6 @@ class LiveServer:
             return CLOSE_FULL, "all places are taken.", "try again later"
         if self._addresses[address] >= self._config.max_sessions_per_address:
             return CLOSE_TOO_MANY, "too many sessions from one address.", "close another one"
+        if not self._pool.has_room():
+            return CLOSE_FULL, "the server is busy.", "try again later"
         return None

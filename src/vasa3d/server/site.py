@@ -1,7 +1,7 @@
 """The page with the player: its files, and a folder that plays from any static host.
 
-The files under ``assets/web`` are built from ``web/`` (``npm ci`` and ``npm run build`` there). What a page shows is in
-the JSON of its ``config`` element.
+The files under ``assets/web`` are built from ``web/`` (``npm ci`` and ``npm run build`` there); the network that lets a
+page speak without a server is written from the shipped one. What a page shows is in its ``config`` element's JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.bundle import encode_bundle, encode_motion
 from vasa3d.errors import MissingError
 from vasa3d.files import atomic_folder
+from vasa3d.motion.speech_onnx import speech_onnx
 from vasa3d.pipeline import turning_point
 from vasa3d.types import F32, MotionLatents
 from vasa3d.weights import assets_dir
 
-SITE_FILES = ("index.html", "page.css", "page.js", "player.js")
+BUILT_FILES = (
+    "index.html", "page.css", "page.js", "player.js", "speech.js", "onnxruntime.wasm.gz",
+)  # fmt: skip
+SPEECH_FILE = "speech.onnx"
+SITE_FILES = (*BUILT_FILES, SPEECH_FILE)
 SOUND_RATE = 24_000
 """Samples a second of the sound of a page: all that speech has, at 30 kB a second."""
 _CONFIG_ELEMENT = '<script type="application/json" id="config"></script>'
@@ -33,11 +38,13 @@ _CONFIG_ELEMENT = '<script type="application/json" id="config"></script>'
 
 @cache
 def site_file(name: str) -> bytes:
-    """One of ``SITE_FILES`` as built.
+    """One of ``SITE_FILES``.
 
     Raises:
-        MissingError: This install has no player.
+        MissingError: This install has no player, or no speech encoder.
     """
+    if name == SPEECH_FILE:
+        return speech_onnx()
     path = assets_dir() / "web" / name
     if not path.is_file():
         raise MissingError(

@@ -22,6 +22,7 @@ const play = find<HTMLButtonElement>("play");
 const microphone = find<HTMLButtonElement>("microphone");
 const file = find<HTMLInputElement>("file");
 const stop = find<HTMLButtonElement>("stop");
+const speech = find<HTMLSelectElement>("speech");
 const avatar = find<HTMLSelectElement>("avatar");
 const emotion = find<HTMLSelectElement>("emotion");
 const background = find<HTMLSelectElement>("background");
@@ -51,7 +52,7 @@ function show(src: string): void {
   head.setAttribute("src", src);
   head.setAttribute("label", "Talking head");
   head.setAttribute("background", background.value);
-  if (config.server) head.setAttribute("server", config.server);
+  applySpeech();
   if (token) head.setAttribute("token", token);
   head.addEventListener("ready", () => {
     say("Ready. Drag to turn the head.");
@@ -66,6 +67,12 @@ function show(src: string): void {
   say("Loading …");
   find("stage").replaceChildren(head);
   update();
+}
+
+/** Without a server, the page itself turns sound into motion. */
+function applySpeech(): void {
+  if (config.server && speech.value === "server") head.setAttribute("server", config.server);
+  else head.removeAttribute("server");
 }
 
 function applyEmotion(): void {
@@ -84,28 +91,66 @@ async function attempt(what: string, action: () => Promise<void>): Promise<void>
   update();
 }
 
+const MICROPHONE_ERRORS: Record<string, string> = {
+  NotAllowedError: "The microphone may not be used. Allow it in the address bar, then try again.",
+  NotFoundError: "There is no microphone.",
+  NotReadableError: "The microphone cannot be opened; another program may be using it.",
+};
+
+async function openMicrophone(): Promise<MediaStream> {
+  // Undefined where the address is neither https nor this computer's own.
+  const devices = navigator.mediaDevices as MediaDevices | undefined;
+  if (!devices) throw new Error("Browsers open the microphone on https pages and localhost only.");
+  try {
+    return await devices.getUserMedia({ audio: true });
+  } catch (error) {
+    const told = error instanceof DOMException ? MICROPHONE_ERRORS[error.name] : undefined;
+    throw told ? new Error(told) : error;
+  }
+}
+
+/** Be ready to speak; what it takes is fetched the first time only. */
+async function prepare(): Promise<void> {
+  say("Loading speech …");
+  await head.player?.prepare();
+}
+
+const listening = () => microphone.getAttribute("aria-pressed") === "true";
+
 async function listen(): Promise<void> {
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  const stream = await openMicrophone();
   microphone.setAttribute("aria-pressed", "true");
   try {
+    await prepare();
+    if (!listening()) return;
+    say("Listening … say something.");
     await head.player?.speak(stream);
   } finally {
     for (const track of stream.getTracks()) track.stop();
   }
 }
 
+async function speakFile(chosen: File): Promise<void> {
+  await prepare();
+  say("Speaking …");
+  await head.player?.speak(chosen);
+}
+
 play.addEventListener("click", () => {
   void attempt("Speaking …", async () => head.player?.play(config.motion!, config.audio));
 });
 microphone.addEventListener("click", () => {
-  if (microphone.getAttribute("aria-pressed") === "true") head.player?.interrupt();
-  else void attempt("Listening … say something.", listen);
+  if (listening()) {
+    microphone.setAttribute("aria-pressed", "false");
+    head.player?.interrupt();
+  } else void attempt("Waiting for the microphone …", listen);
 });
 file.addEventListener("change", () => {
   const chosen = file.files?.[0];
   file.value = "";
-  if (chosen) void attempt("Speaking …", async () => head.player?.speak(chosen));
+  if (chosen) void attempt("Loading …", () => speakFile(chosen));
 });
+speech.addEventListener("change", applySpeech);
 stop.addEventListener("click", () => head.player?.interrupt());
 find("reset").addEventListener("click", () => {
   if (head.player) head.player.viewpoint = { yawDegrees: 0, pitchDegrees: 0, distance: 1 };
@@ -127,7 +172,6 @@ for (const { name, src } of avatars) avatar.append(new Option(name, src));
 for (const name of Object.keys(EMOTIONS)) emotion.append(new Option(name, name));
 find("avatar-label").hidden = avatars.length < 2;
 play.hidden = !config.motion;
-microphone.hidden = find("file-label").hidden = !config.server;
-stop.hidden = !config.motion && !config.server;
+find("speech-label").hidden = !config.server;
 if (avatars[0]) show(avatars[0].src);
 else say("There is no avatar here.", true);
