@@ -291,13 +291,9 @@ def test_a_slow_reader_loses_old_frames_and_others_none(tmp_path) -> None:
     class Idle:
         application_state = WebSocketState.CONNECTED
 
-    class Pool:
-        def attach(self) -> int:
-            return 0
-
     async def work() -> None:
         metrics = Metrics()
-        session = Session(Idle(), 1, Pool(), ServerConfig(max_behind_seconds=2.0), metrics)
+        session = Session(Idle(), 1, None, ServerConfig(max_behind_seconds=2.0), metrics)
         turn = _Turn(Start(turn=1, rate=16000))
         for _ in range(10):
             session._post_motion(turn, object(), 10)
@@ -323,6 +319,39 @@ def test_limits_on_sessions_time_and_messages(tmp_path) -> None:
             assert await closing_code(url) == CLOSE_TIMEOUT
 
         run(work(server.url))
+
+
+def test_a_busy_server_refuses_what_would_be_late(server) -> None:
+    pool = server.live._pool
+    assert 0.0 < pool._cost < 1.0
+
+    async def work() -> None:
+        cost = pool._cost
+        async with LiveClient(server.url) as client:
+            turn = await client.begin(16000)
+            await turn.push(SPEECH[:8000])
+            await turn.arrived.get()
+            assert pool._workers[0].turns == 1
+            assert server.live.metrics.load == pytest.approx(pool._cost, rel=0.5)
+            pool._cost = 0.45
+            with pytest.raises(LiveError, match="busy") as refused:
+                await LiveClient(server.url).__aenter__()
+            assert refused.value.code == CLOSE_FULL
+            pool._cost = 10.0
+            turn = await client.begin(16000)
+            with pytest.raises(LiveError, match="busy"):
+                await collect(turn)
+            assert pool._workers[0].turns == 0
+            pool._cost = cost
+            turn = await client.begin(16000)
+            await turn.push(SPEECH[:16000])
+            await turn.end()
+            assert len((await collect(turn))[0]) == 25
+        while server.live.metrics.sessions:
+            await asyncio.sleep(0.05)
+        assert pool._workers[0].turns == 0
+
+    run(work())
 
 
 def test_a_token_is_asked_for_and_pages_of_others_stay_out(tmp_path) -> None:
@@ -387,13 +416,12 @@ def test_an_avatar_that_is_replaced_is_read_again(tmp_path) -> None:
 
 def test_a_worker_that_dies_is_replaced(server) -> None:
     async def work() -> None:
-        executor = server.live._pool._executors[0]
+        process = server.live._pool._workers[0]._process
         async with LiveClient(server.url) as client:
             turn = await client.begin(16000)
             await turn.push(SPEECH[:8000])
             await turn.arrived.get()
-            for process in list(executor._processes.values()):
-                process.kill()
+            process.kill()
             await asyncio.sleep(0.5)
             with pytest.raises(LiveError):
                 for _ in range(20):

@@ -27,6 +27,7 @@ class ServerConfig:
         origins: Other web pages that may connect, as ``https://example.org``.
         workers: Processes that turn sound into motion.
         life: Where head, gaze and brows come from: ``diffusion``, or ``rules`` for many sessions on few processors.
+        max_load: Share of a worker's time that turns may take, as measured; beyond, new ones are refused.
         max_sessions: Sockets at once.
         max_sessions_per_address: Sockets at once from one address.
         max_session_seconds: After so long a session ends.
@@ -43,6 +44,7 @@ class ServerConfig:
     origins: tuple[str, ...] = ()
     workers: int = field(default_factory=_default_workers)
     life: str = "diffusion"
+    max_load: float = 0.8
     max_sessions: int = 64
     max_sessions_per_address: int = 32
     max_session_seconds: float = 3600.0

@@ -22,6 +22,7 @@ class Metrics:
         dropped: Frames dropped for slow clients.
         sound_seconds: Sound heard.
         worker_losses: Worker processes that died.
+        load: Share of its time that the turns of the busiest worker take, if somebody speaks in all of them.
         delays: Seconds from a block of sound to the motion that it settled.
     """
 
@@ -33,6 +34,7 @@ class Metrics:
     dropped: int = 0
     sound_seconds: float = 0.0
     worker_losses: int = 0
+    load: float = 0.0
     _delay_counts: list[int] = field(default_factory=lambda: [0] * (len(_DELAY_BOUNDS) + 1))
     _delay_sum: float = 0.0
 
@@ -52,6 +54,7 @@ class Metrics:
             lines.extend(f"vasa3d_{name}{label} {value:g}" for label, value in values.items())
 
         add("sessions", "gauge", "Open sessions.", {"": self.sessions})
+        add("load", "gauge", "Share of the busiest worker's time.", {"": round(self.load, 4)})
         by_code = {f'{{code="{code}"}}': n for code, n in sorted(self.closed.items())}
         add("sessions_closed_total", "counter", "Ended sessions by close code.", by_code)
         add("turns_total", "counter", "Turns begun.", {"": self.turns})

@@ -1,8 +1,11 @@
 """Processes that turn sound into motion, a bounded number for all sessions.
 
-A session stays with one process, where its stream lives, and has at most one piece of work there at a time, so a busy
-session waits for itself and not others for it. Python's threads would not do: the encoder is many small steps that hold
+A turn stays with one process, where its stream lives, and has at most one piece of work there at a time, so a busy
+session waits for itself and not others for it. Python's threads would not do: a stream is many small steps that hold
 the interpreter.
+
+A turn in which somebody speaks costs c seconds of work a second, c being measured all the time. A worker with n turns
+has room for another while (n + 1) c is at most ``max_load``: too many turns would be late, all of them.
 """
 
 from __future__ import annotations
@@ -10,107 +13,137 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import signal
-import threading
+import socket
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from multiprocessing.process import BaseProcess
 
-import numpy as np
-import soxr
 from numpy.typing import NDArray
 
-from vasa3d.kernels.threads import set_num_threads
-from vasa3d.motion.generator import GeneratorConfig, MotionStream
 from vasa3d.server.metrics import Metrics
-from vasa3d.server.protocol import Start, pack_motion
-from vasa3d.types import SAMPLE_RATE, MotionLatents
+from vasa3d.server.protocol import Start, write_message
+from vasa3d.server.worker import BEGIN, FINISH, FORGET, PUSH, REPLY, REQUEST, run_worker
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_RETRY_SECONDS = 5.0
+"""After which a worker is started again that died before it was ready."""
+_COST_SECONDS = 20.0
+"""Sound over which the cost of a turn is averaged."""
+_LIVE_SECONDS = 0.2
+"""Longest piece that counts there: those of a file that is sent at once cost less."""
 
 
 class WorkerLost(Exception):
-    """The process that held a session's stream has died."""
+    """The process that held a session's stream has died, or could not go on with it."""
 
 
-@dataclass
-class _Voice:
-    """A turn inside a worker: its stream, the resampler before it, and how many frames it has given."""
+class Worker(asyncio.Protocol):
+    """One process, and what it was asked.
 
-    turn: int
-    stream: MotionStream
-    resampler: soxr.ResampleStream | None
-    frames: int = 0
+    Args:
+        life: As in ``ServerConfig``.
+        on_lost: Called once when the process has ended.
 
-    def pack(self, motion: MotionLatents) -> tuple[bytes, int]:
-        """The message of new motion, and how many frames are in it."""
-        first, self.frames = self.frames, self.frames + len(motion)
-        return pack_motion(self.turn, first, motion), len(motion)
+    Attributes:
+        turns: Turns that have a place here.
+        ready: Seconds of work on a second of sound, once the process is warm.
+    """
 
+    def __init__(self, life: str, on_lost: Callable[[Worker], None]) -> None:
+        self.turns = 0
+        self._life, self._on_lost = life, on_lost
+        self._transport: asyncio.Transport | None = None
+        self._process: BaseProcess | None = None
+        self._came = bytearray()
+        loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[float] = loop.create_future()
+        self._asked: deque[asyncio.Future[tuple[bytes, int, float]]] = deque()
 
-_voices: dict[int, _Voice] = {}
-"""In a worker: the turn of each session."""
+    async def start(self) -> None:
+        """Start the process."""
+        ours, theirs = socket.socketpair()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=run_worker, args=(theirs, self._life), daemon=True)
+        saved = {name: os.environ.get(name) for name in _ONE_THREAD}
+        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        try:
+            self._process.start()
+        finally:
+            theirs.close()
+            for name, value in saved.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
 
+    async def ask(self, work: int, session: int, body: bytes) -> tuple[bytes, int, float]:
+        """Message of motion, its frames, and seconds of work.
 
-def _prepare(life: str) -> None:
-    """In a new worker: import and compile all that a turn needs, and leave signals to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    set_num_threads(1)
-    begin(0, Start(turn=1, rate=SAMPLE_RATE), life)
-    push(0, np.zeros(SAMPLE_RATE, np.int16))
-    finish(0)
+        Raises:
+            WorkerLost: It could not be done.
+        """
+        if self.ready.done():
+            self.ready.result()
+        else:
+            await asyncio.shield(self.ready)
+        answer = asyncio.get_running_loop().create_future()
+        self._send(work, session, body, answer)
+        return await answer
 
+    def forget(self, session: int) -> None:
+        """Drop a session's turn, if there is one."""
+        if self.ready.done() and self._transport is not None:
+            answer = asyncio.get_running_loop().create_future()
+            answer.cancel()
+            self._send(FORGET, session, b"", answer)
 
-def _follow_parent() -> None:
-    """In a worker: end when the server has ended in whatever way."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    def _send(self, work: int, session: int, body: bytes, answer: asyncio.Future) -> None:
+        if self._transport is None:
+            raise WorkerLost("the worker process has died")
+        self._asked.append(answer)
+        self._transport.write(REQUEST.pack(len(body), work, session) + body)
 
+    def stop(self) -> None:
+        """End the process."""
+        if self._transport is not None:
+            self._transport.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
 
-def begin(session: int, start: Start, life: str) -> None:
-    """In a worker: a new turn, in place of the session's last one; ``life`` as in ``ServerConfig``."""
-    resampler = None
-    if start.rate != SAMPLE_RATE:
-        resampler = soxr.ResampleStream(start.rate, SAMPLE_RATE, 1, "float32", "LQ")
-    config = GeneratorConfig(life=life)
-    stream = MotionStream(fps=start.fps, seed=start.seed, controls=start.controls, config=config)
-    _voices[session] = _Voice(start.turn, stream, resampler)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
 
+    def data_received(self, data: bytes) -> None:
+        self._came += data
+        while len(self._came) >= REPLY.size:
+            size, done, frames, seconds = REPLY.unpack_from(self._came)
+            if len(self._came) < REPLY.size + size:
+                return
+            body = bytes(self._came[REPLY.size : REPLY.size + size])
+            del self._came[: REPLY.size + size]
+            if not self.ready.done():
+                self.ready.set_result(seconds)
+                continue
+            answer = self._asked.popleft()
+            if answer.done():
+                continue
+            if done:
+                answer.set_result((body, frames, seconds))
+            else:
+                answer.set_exception(WorkerLost(body.decode(errors="replace")))
 
-def push(session: int, samples: NDArray[np.int16]) -> tuple[bytes, int]:
-    """In a worker: more sound of the turn; returns the message of the motion it settles and its frames."""
-    voice = _voices[session]
-    sound = samples.astype(np.float32) / 32768
-    if voice.resampler is not None:
-        sound = voice.resampler.resample_chunk(sound)
-    return voice.pack(voice.stream.push(sound))
-
-
-def finish(session: int) -> tuple[bytes, int]:
-    """In a worker: the rest of the turn's motion; the turn is forgotten."""
-    voice = _voices.pop(session)
-    if voice.resampler is None:
-        return voice.pack(voice.stream.flush())
-    end = voice.resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-    parts = [voice.stream.push(end), voice.stream.flush()]
-    return voice.pack(
-        MotionLatents(
-            np.concatenate([part.dyn for part in parts]),
-            np.concatenate([part.pose for part in parts]),
-            voice.stream.fps,
-        )
-    )
-
-
-def forget(session: int) -> None:
-    """In a worker: drop a turn."""
-    _voices.pop(session, None)
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        lost = WorkerLost("the worker process has died")
+        for answer in (self.ready, *self._asked):
+            if not answer.done():
+                answer.set_exception(lost)
+                answer.exception()  # nobody need be waiting
+        self._asked.clear()
+        self._on_lost(self)
 
 
 class WorkerPool:
@@ -119,66 +152,81 @@ class WorkerPool:
     Args:
         workers: How many.
         life: As in ``ServerConfig``.
-        metrics: Where losses are counted.
+        max_load: As in ``ServerConfig``.
+        metrics: Where losses are counted, and the load is told.
     """
 
-    def __init__(self, workers: int, life: str, metrics: Metrics) -> None:
-        self._life, self._metrics = life, metrics
-        self._executors = [self._make() for _ in range(workers)]
-        self._loads = [0] * workers
-
-    def _make(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(
-            1, mp_context=context, initializer=_prepare, initargs=(self._life,)
-        )
+    def __init__(self, workers: int, life: str, max_load: float, metrics: Metrics) -> None:
+        self._life, self._max_load, self._metrics = life, max_load, metrics
+        self._count = workers
+        self._workers: list[Worker] = []
+        self._cost = 0.0
+        self._stopped = False
 
     async def start(self) -> None:
         """Start all processes and wait until they are warm."""
-        saved = {name: os.environ.get(name) for name in _ONE_THREAD}
-        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-        try:
-            loop = asyncio.get_running_loop()
-            await asyncio.gather(
-                *(loop.run_in_executor(executor, os.getpid) for executor in self._executors)
-            )
-        finally:
-            for name, value in saved.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+        self._workers = [Worker(self._life, self._lost) for _ in range(self._count)]
+        await asyncio.gather(*(worker.start() for worker in self._workers))
+        costs = await asyncio.gather(*(worker.ready for worker in self._workers))
+        self._cost = sum(costs) / len(costs)
 
-    def attach(self) -> int:
-        """The worker for a new session: the one with the fewest."""
-        worker = self._loads.index(min(self._loads))
-        self._loads[worker] += 1
+    def _lost(self, worker: Worker) -> None:
+        """A process has ended: another takes its place."""
+        if self._stopped:
+            return
+        self._metrics.worker_losses += 1
+        new = Worker(self._life, self._lost)
+        self._workers[self._workers.index(worker)] = new
+        delay = _RETRY_SECONDS if worker.ready.exception() else 0.0
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, lambda: asyncio.ensure_future(new.start()))
+
+    def has_room(self) -> bool:
+        """Whether another turn would be in time."""
+        fewest = min(worker.turns for worker in self._workers)
+        return (fewest + 1) * self._cost <= self._max_load
+
+    def take_place(self) -> Worker:
+        """The worker for a new turn: the one with the fewest."""
+        worker = min(self._workers, key=lambda worker: worker.turns)
+        worker.turns += 1
+        self._tell_load()
         return worker
 
-    def detach(self, worker: int, session: int) -> None:
-        """A session has ended."""
-        self._loads[worker] -= 1
-        with suppress(BrokenProcessPool, RuntimeError):
-            self._executors[worker].submit(forget, session)
+    def leave_place(self, worker: Worker, session: int) -> None:
+        """A turn is over."""
+        worker.turns -= 1
+        worker.forget(session)
+        self._tell_load()
 
-    async def run(self, worker: int, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Do ``begin``, ``push`` or ``finish`` in a worker.
+    def _tell_load(self) -> None:
+        self._metrics.load = max(worker.turns for worker in self._workers) * self._cost
+
+    async def begin(self, worker: Worker, session: int, start: Start) -> None:
+        """Begin a turn, in place of the session's last one.
 
         Raises:
-            WorkerLost: It has died; another is being started for later sessions.
+            WorkerLost: Like all that follow: the process has died; another is being started for later turns.
         """
-        executor = self._executors[worker]
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(executor, work, *arguments)
-        except (BrokenProcessPool, KeyError) as error:
-            # KeyError: the stream was in a process that has died since.
-            if isinstance(error, BrokenProcessPool) and self._executors[worker] is executor:
-                self._executors[worker] = self._make()
-                self._metrics.worker_losses += 1
-            raise WorkerLost("the worker process has died") from error
+        await worker.ask(BEGIN, session, write_message(start).encode())
+
+    async def push(
+        self, worker: Worker, session: int, samples: NDArray, rate: int
+    ) -> tuple[bytes, int]:
+        """More sound of a turn, int16 at its rate; the message of the motion that it settles, and its frames."""
+        data, frames, work = await worker.ask(PUSH, session, samples.astype("<i2").tobytes())
+        seconds = len(samples) / rate
+        if seconds <= _LIVE_SECONDS:
+            self._cost += (work - seconds * self._cost) / _COST_SECONDS
+        return data, frames
+
+    async def finish(self, worker: Worker, session: int) -> tuple[bytes, int]:
+        """The rest of a turn's motion."""
+        data, frames, _ = await worker.ask(FINISH, session, b"")
+        return data, frames
 
     def stop(self) -> None:
         """End all processes."""
-        for executor in self._executors:
-            executor.shutdown(wait=False, cancel_futures=True)
+        self._stopped = True
+        for worker in self._workers:
+            worker.stop()

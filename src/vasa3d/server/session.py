@@ -3,7 +3,7 @@
 Three tasks share a ``_Turn``: the reader puts blocks into it and stops reading while too much waits; the speaker takes
 all that waits, has a worker turn it into motion and puts that into the outbox; the sender empties the outbox and drops
 the oldest motion when the client is too slow. An interruption replaces the turn, and whatever of it still arrives
-anywhere is thrown away.
+anywhere is thrown away. A fourth task watches the time; timeouts of every wait would cost more than the waiting.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from vasa3d.errors import InputError
 from vasa3d.server.config import ServerConfig
 from vasa3d.server.metrics import Metrics
-from vasa3d.server.pool import WorkerLost, WorkerPool, begin, finish, push
+from vasa3d.server.pool import Worker, WorkerLost, WorkerPool
 from vasa3d.server.protocol import (
     CLOSE_BAD_MESSAGE,
     CLOSE_FAILED,
@@ -44,10 +44,12 @@ from vasa3d.server.protocol import (
     write_message,
 )
 
-_MAX_STEP_SECONDS = 1.0
+_MAX_STEP_SECONDS = 0.5
 """Sound given to a worker at once: longer pieces would keep other sessions waiting."""
 _BURST_SECONDS = 4.0
 """Over which the rate of messages is averaged."""
+_WATCH_SECONDS = 1.0
+"""Between two looks at the time."""
 
 
 class SessionOver(Exception):
@@ -74,7 +76,7 @@ class _Turn:
         waiting: Samples in ``blocks``.
         next_block: Number that the next block must have.
         ended: All sound is there.
-        begun: The worker knows it.
+        worker: Where it has a place, once it has begun.
         over: Done or interrupted.
         frames: Frames put into the outbox.
     """
@@ -84,7 +86,7 @@ class _Turn:
     waiting: int = 0
     next_block: int = 0
     ended: bool = False
-    begun: bool = False
+    worker: Worker | None = None
     over: bool = False
     frames: int = 0
 
@@ -122,16 +124,15 @@ class Session:
     ) -> None:
         self._socket, self._number = socket, number
         self._pool, self._config, self._metrics = pool, config, metrics
-        self._worker = pool.attach()
         self._turn: _Turn | None = None
         self._last_turn = 0
         self._heard = asyncio.Event()
         self._room = asyncio.Event()
         self._outbox: deque[tuple[_Turn | None, bytes | str, int]] = deque()
         self._due = asyncio.Event()
-        self._started = time.monotonic()
         self._credit = config.max_messages_per_second * _BURST_SECONDS
-        self._credit_time = self._started
+        self._credit_time = self._heard_at = time.monotonic()
+        self._sending_since: float | None = None
 
     async def run(self) -> tuple[int, str]:
         """Serve the client until one side ends.
@@ -142,9 +143,8 @@ class Session:
         config = self._config
         ready = Ready(PROTOCOL_VERSION, config.max_ahead_seconds, config.max_session_seconds)
         self._post(ready)
-        tasks = [
-            asyncio.ensure_future(part) for part in (self._read(), self._speak(), self._send())
-        ]
+        parts = (self._read(), self._speak(), self._send(), self._watch())
+        tasks = [asyncio.ensure_future(part) for part in parts]
         try:
             done, _ = await asyncio.wait(
                 tasks, timeout=config.max_session_seconds, return_when=asyncio.FIRST_COMPLETED
@@ -165,7 +165,8 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._pool.detach(self._worker, self._number)
+            if self._turn is not None:
+                self._close_turn(self._turn)
         return 1000, ""
 
     async def _close(self, code: int, reason: str, hint: str = "connect again") -> tuple[int, str]:
@@ -181,12 +182,7 @@ class Session:
 
     async def _read(self) -> None:
         while True:
-            try:
-                message = await asyncio.wait_for(
-                    self._socket.receive(), self._config.max_idle_seconds
-                )
-            except asyncio.TimeoutError as error:
-                raise SessionOver(CLOSE_TIMEOUT, "nothing was sent for too long") from error
+            message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1006), message.get("reason"))
             self._count_message()
@@ -199,6 +195,7 @@ class Session:
     def _count_message(self) -> None:
         """Refuse floods: each message costs a credit, which comes back with time."""
         now, rate = time.monotonic(), self._config.max_messages_per_second
+        self._heard_at = now
         earned = (now - self._credit_time) * rate
         self._credit = min(self._credit + earned, rate * _BURST_SECONDS) - 1.0
         self._credit_time = now
@@ -213,7 +210,7 @@ class Session:
             self._last_turn = message.turn
             self._turn = _Turn(message)
             self._metrics.turns += 1
-            self._check_controls(self._turn)
+            self._check(self._turn)
         elif isinstance(message, Interrupt):
             self._cut()
         elif self._turn is not None and message.turn == self._turn.start.turn:
@@ -222,20 +219,33 @@ class Session:
             raise ProtocolError(f"the end of turn {message.turn}, which has not begun")
         self._heard.set()
 
-    def _check_controls(self, turn: _Turn) -> None:
-        """A wrong emotion or gaze spoils the turn, not the session."""
+    def _check(self, turn: _Turn) -> None:
+        """A wrong emotion or gaze, or a busy server, spoils the turn, not the session."""
         try:
             _ = turn.start.controls
         except InputError as error:
-            turn.over = True
-            self._post(Failure(error.message, error.hint, False))
+            self._spoil(turn, error.message, error.hint)
+            return
+        if not self._pool.has_room():
+            self._spoil(turn, "the server is busy.", "try again later")
+
+    def _spoil(self, turn: _Turn, message: str, hint: str) -> None:
+        turn.over = True
+        self._post(Failure(message, hint, False))
+
+    def _close_turn(self, turn: _Turn) -> None:
+        """A turn is over; its worker forgets it."""
+        turn.over = True
+        worker, turn.worker = turn.worker, None
+        if worker is not None:
+            self._pool.leave_place(worker, self._number)
 
     def _cut(self) -> None:
         """End the turn under way, if there is one, and forget what waits of it."""
         turn, self._turn = self._turn, None
         if turn is None or turn.over:
             return
-        turn.over = True
+        self._close_turn(turn)
         turn.blocks.clear()
         self._room.set()
         self._metrics.interrupted += 1
@@ -277,20 +287,21 @@ class Session:
 
     async def _advance(self, turn: _Turn) -> None:
         """Turn what waits of a turn into motion."""
-        if not turn.begun:
-            turn.begun = True
-            await self._pool.run(self._worker, begin, self._number, turn.start, self._config.life)
+        worker = turn.worker
+        if worker is None:
+            worker = turn.worker = self._pool.take_place()
+            await self._pool.begin(worker, self._number, turn.start)
         if turn.blocks:
             came, samples = turn.take()
             self._room.set()
-            data, frames = await self._pool.run(self._worker, push, self._number, samples)
+            data, frames = await self._pool.push(worker, self._number, samples, turn.start.rate)
             self._metrics.observe_delay(time.monotonic() - came)
             self._post_motion(turn, data, frames)
         elif turn.ended and not turn.over:
-            data, frames = await self._pool.run(self._worker, finish, self._number)
+            data, frames = await self._pool.finish(worker, self._number)
             self._post_motion(turn, data, frames)
             if not turn.over:
-                turn.over = True
+                self._close_turn(turn)
                 self._post(Done(turn.start.turn, turn.frames))
 
     # Sending
@@ -325,13 +336,22 @@ class Session:
                 await self._due.wait()
                 continue
             _, data, frames = self._outbox.popleft()
-            sending = (
-                self._socket.send_bytes(data)
-                if isinstance(data, bytes)
-                else self._socket.send_text(data)
-            )
-            try:
-                await asyncio.wait_for(sending, self._config.send_timeout_seconds)
-            except asyncio.TimeoutError as error:
-                raise SessionOver(CLOSE_TIMEOUT, "the client takes nothing") from error
+            self._sending_since = time.monotonic()
+            if isinstance(data, bytes):
+                await self._socket.send_bytes(data)
+            else:
+                await self._socket.send_text(data)
+            self._sending_since = None
             self._metrics.frames += frames
+
+    async def _watch(self) -> None:
+        """End the session when the client says nothing, or takes nothing, for too long."""
+        config = self._config
+        while True:
+            now = time.monotonic()
+            since = self._sending_since
+            if since is not None and now - since > config.send_timeout_seconds:
+                raise SessionOver(CLOSE_TIMEOUT, "the client takes nothing")
+            if now - self._heard_at > config.max_idle_seconds:
+                raise SessionOver(CLOSE_TIMEOUT, "nothing was sent for too long")
+            await asyncio.sleep(_WATCH_SECONDS)
