@@ -2,9 +2,14 @@
 
     python benchmarks/bench_live.py ME.vasa3d --sessions 16 --seconds 60
 
-Every session sends speech as a microphone does, 40 ms at a time, and notes when each frame of motion comes. Frame t
-needs the sound up to t / fps plus the look-ahead, so it is due when that sound was sent; lateness counts from there.
-The clients run in a process of their own and share the processors with the server.
+Every session sends speech as a microphone does: a block of 40 ms when its last sample is spoken, by the clock, whatever
+the server does meanwhile. It notes when each frame of motion has been read and unpacked. Frame t needs the sound up to
+t / fps plus the look-ahead, so it is due when the block that completes this sound should have been sent; lateness
+counts from there, and so does the delay of a client that falls behind. ``first_latent`` is from the instant of a
+turn's first frame in its sound to having it: look-ahead, blocks of 40 ms and work.
+
+The clients run in a process of their own and share the processors with the server, which no client elsewhere would:
+``client_cores`` tells how many processors they keep busy, ``late_to_send`` how late they were themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +41,12 @@ BLOCK = 640
 def serve(avatar: str, workers: int, life: str, ready: Any) -> None:
     """In a process: the server; puts its address into ``ready``."""
     config = ServerConfig(
-        port=0, workers=workers, life=life, max_sessions_per_address=1000, max_sessions=1000
+        port=0,
+        workers=workers,
+        life=life,
+        max_sessions_per_address=1000,
+        max_sessions=1000,
+        max_load=1000.0,
     )
     run_server(config, [Path(avatar)], ready.put)
 
@@ -58,14 +68,14 @@ def look_ahead(fps: float, life: str) -> float:
 async def speak(
     url: str, seconds: float, delay: float, fps: float, ahead: float
 ) -> dict[str, np.ndarray]:
-    """One session: lateness of every frame, and time from sending a frame's own sound to having it."""
+    """One session: lateness of every frame, age of its own sound then, and lateness of what was sent."""
     sound = load_audio(assets_dir() / "demo.flac").samples
     sound = np.tile(sound, int(np.ceil(seconds * SAMPLE_RATE / len(sound))))
     blocks = int(seconds * SAMPLE_RATE / BLOCK)
-    sent: list[float] = []
+    waited: list[float] = []
     came: dict[int, float] = {}
-    await asyncio.sleep(delay)
     async with LiveClient(url) as client:
+        await asyncio.sleep(delay)
         turn = await client.begin(SAMPLE_RATE, fps=fps)
 
         async def listen() -> None:
@@ -76,19 +86,19 @@ async def speak(
         listening = asyncio.ensure_future(listen())
         begun = time.perf_counter()
         for block in range(blocks):
-            # A block is complete, and can be sent, when its last sample is spoken.
-            await asyncio.sleep(begun + (block + 1) * BLOCK / SAMPLE_RATE - time.perf_counter())
+            due = begun + (block + 1) * BLOCK / SAMPLE_RATE
+            await asyncio.sleep(due - time.perf_counter())
+            waited.append(time.perf_counter() - due)
             await turn.push(sound[block * BLOCK : (block + 1) * BLOCK])
-            sent.append(time.perf_counter())
         await turn.end()
         await listening
-    late, total = [], []
+    late, age = [], []
     for frame, when in came.items():
-        own, due = (int(t * SAMPLE_RATE // BLOCK) for t in (frame / fps, frame / fps + ahead))
-        if due < blocks:
-            late.append(when - sent[due])
-            total.append(when - sent[own])
-    return {"late": np.array(late), "total": np.array(total)}
+        needed = int(np.ceil((frame / fps + ahead) * SAMPLE_RATE / BLOCK - 1e-6))
+        if needed <= blocks:
+            late.append(when - begun - needed * BLOCK / SAMPLE_RATE)
+            age.append(when - begun - frame / fps)
+    return {"late": np.array(late), "age": np.array(age), "waited": np.array(waited)}
 
 
 async def measure(
@@ -106,7 +116,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--life", choices=("diffusion", "rules"), default="rules")
+    parser.add_argument("--life", choices=("diffusion", "rules"), default="diffusion")
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -120,7 +130,9 @@ def main() -> int:
         page = ready.get(timeout=180)
         url = page.replace("http", "ws") + "live"
         ahead = look_ahead(options.fps, options.life)
+        begun, used = time.perf_counter(), time.process_time()
         results = asyncio.run(measure(url, options.sessions, options.seconds, options.fps, ahead))
+        cores = (time.process_time() - used) / (time.perf_counter() - begun)
     except queue.Empty:
         sys.stderr.write("the server did not start\n")
         return 1
@@ -128,7 +140,8 @@ def main() -> int:
         server.terminate()
         server.join(20)
     late = 1000 * np.concatenate([result["late"] for result in results])
-    first = 1000 * np.array([result["total"][0] for result in results])
+    waited = 1000 * np.concatenate([result["waited"] for result in results])
+    first = 1000 * np.array([result["age"][0] for result in results])
     report = {
         "sessions": options.sessions,
         "frames": len(late),
@@ -138,6 +151,8 @@ def main() -> int:
         "late_max_ms": round(float(late.max()), 1),
         "first_latent_median_ms": round(float(np.median(first)), 1),
         "first_latent_max_ms": round(float(first.max()), 1),
+        "late_to_send_p99_ms": round(float(np.percentile(waited, 99)), 1),
+        "client_cores": round(cores, 2),
     }
     line = ", ".join(f"{name} {value}" for name, value in report.items())
     sys.stdout.write((json.dumps(report) if options.json else line) + "\n")
