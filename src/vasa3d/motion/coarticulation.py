@@ -30,11 +30,12 @@ both mouthUpperUp by 7 mm.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from vasa3d.audio.features import FRAME_RATE
+from vasa3d.kernels.mouth import blend, hold_contacts
 from vasa3d.motion.speech import VISEME_INDEX, VISEMES, SpeechActivity, lips_shut
 from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 
@@ -53,7 +54,9 @@ _GROUPS = {
     "round": ("mouthFunnel", "mouthPucker", "mouthStretch", "mouthSmile", "mouthDimple"),
     "aperture": ("mouthLowerDown", "mouthUpperUp", "mouthRollLower", "mouthShrugLower"),
 }
-_PAIRED = {"mouthStretch", "mouthSmile", "mouthDimple", "mouthLowerDown", "mouthUpperUp"}
+_PAIRED = {
+    "mouthStretch", "mouthSmile", "mouthDimple", "mouthLowerDown", "mouthUpperUp", "mouthPress",
+}  # fmt: skip
 
 _TARGETS: dict[str, dict[str, float]] = {
     "sil": {},
@@ -88,6 +91,7 @@ _SIGMA_FRAMES = {"jaw": (3.4, 3.4), "round": (8.0, 4.5), "aperture": (2.6, 2.6)}
 """Widths of the kernels, before and after a sound, in frames of 10 ms."""
 
 _SILENT = VISEME_INDEX["sil"]
+_JAW = ARKIT_INDEX["jawOpen"]
 _JAW_SLACK, _LIPS_SLACK = 0.4, 0.65
 """Share of jaw and lip motion that is left in mumbled speech."""
 _LABIODENTAL_THRESHOLD = 0.13
@@ -95,7 +99,7 @@ _DOUBT = np.float32(0.01)
 _HOLD_LIPS, _HOLD_TEETH, _HOLD_AFTER = 2, 3, 3
 """Frames by which a contact of the lips, of lip and teeth begins early, and by which both last longer."""
 _NEAR = 6
-_EASE = np.array([0.5, 1.1, 1.4, 1.1, 0.5])
+_EASE = np.array([0.5, 1.1, 1.4, 1.1, 0.5], np.float32) / np.float32(4.6)
 _PAUSE_FRAMES = 18
 _LOUD_RANGE_DB, _VIGOUR = 14.0, np.float32(0.15)
 
@@ -132,6 +136,18 @@ def page_tables() -> dict[str, Any]:
     return {"framesBehind": FRAMES_BEHIND, "framesAhead": FRAMES_AHEAD, "groups": groups}
 
 
+@cache
+def _stacked() -> tuple[F32, F32, F32]:
+    """Targets (G, V, NUM_CHANNELS), dominances (G, V) and kernels (G, K) of all groups."""
+    targets, dominances = _tables()
+    kernels = [_kernel(group) for group in targets]
+    return (
+        np.stack(list(targets.values())),
+        np.stack(list(dominances.values())),
+        np.stack(kernels),
+    )
+
+
 def _sides(channel: str) -> tuple[str, ...]:
     return (channel + "Left", channel + "Right") if channel in _PAIRED else (channel,)
 
@@ -164,29 +180,24 @@ def mouth(
         (n, 52) channels in [0, 1] with n = T - FRAMES_BEHIND - FRAMES_AHEAD, those that do not
         belong to speech zero; and (n,) contact of the lips with each other or the teeth in [0, 1].
     """
-    sharp = activity.visemes ** (1.2 + 0.3 * articulation)
-    sharp = sharp / sharp.sum(axis=1, keepdims=True)
-    targets, dominances = _tables()
-    count = max(0, len(activity) - FRAMES_BEHIND - FRAMES_AHEAD)
-    out = np.zeros((count, NUM_CHANNELS), np.float32)
-    if count == 0:
-        return out, np.zeros(0, np.float32)
+    if len(activity) <= FRAMES_BEHIND + FRAMES_AHEAD:
+        return np.zeros((0, NUM_CHANNELS), np.float32), np.zeros(0, np.float32)
+    sharp = activity.visemes ** np.float32(1.2 + 0.3 * articulation)
+    sharp /= sharp.sum(axis=1, keepdims=True)
+    targets, dominances, kernels = _stacked()
     pause = _pause(activity.visemes[:, _SILENT])
-    for group, table in targets.items():
-        weight = _filter(sharp, _kernel(group)) * dominances[group]
-        weight[:, _SILENT] *= pause
-        out += (weight @ table) / weight.sum(axis=1, keepdims=True)
+    out = blend(sharp, kernels, dominances, pause, _SILENT, targets)
     out *= np.float32(amplitude * (_LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation))
     jaw = _JAW_SLACK + (1.0 - _JAW_SLACK) * articulation
     jaw /= _LIPS_SLACK + (1.0 - _LIPS_SLACK) * articulation
-    out[:, ARKIT_INDEX["jawOpen"]] *= np.float32(jaw) * _vigour(activity.level)
+    out[:, _JAW] *= np.float32(jaw) * _vigour(activity.level)
     lips, bite = (activity.visemes[:, VISEME_INDEX[name]] for name in ("PBM", "FV"))
     teeth = _pulse(bite, _LABIODENTAL_THRESHOLD, _HOLD_TEETH)
     closure = lips_shut(activity.closure, lips)
     shut = _pulse(closure * _rather(lips, bite), threshold, _HOLD_LIPS)
-    _bite(out, teeth * (np.float32(1.0) - shut))
-    _shut(out, shut)
-    return np.clip(out, 0.0, 1.0), np.maximum(teeth, shut)
+    _touch(out, _bite(), teeth * (np.float32(1.0) - shut))
+    _touch(out, _shut(), shut)
+    return np.minimum(np.maximum(out, 0.0), 1.0), np.maximum(teeth, shut)
 
 
 def _windows(values: F32, size: int) -> F32:
@@ -205,7 +216,7 @@ def _filter(values: F32, kernel: F32) -> F32:
 def _pause(silence: F32) -> F32:
     """(n,) from 0 to 1: a silence of 80 ms is part of a stop consonant, one of 150 ms closes the mouth."""
     share = _filter(silence, _recent(_PAUSE_FRAMES))
-    step = np.clip((share - 0.45) / 0.35, 0.0, 1.0)
+    step = np.minimum(np.maximum((share - np.float32(0.45)) / np.float32(0.35), 0.0), 1.0)
     return np.maximum(step * step * (3.0 - 2.0 * step), np.float32(1e-3))
 
 
@@ -230,59 +241,64 @@ def _rather(first: F32, second: F32) -> F32:
 
 
 def _pulse(posterior: F32, threshold: float, early: int) -> F32:
-    """(n,) strength in [0, 1] of a contact, with soft edges.
-
-    A contact begins ``early`` frames early and is held ``_HOLD_AFTER`` frames longer;
-    but only one frame where the next contact is so near that a vowel between them would be lost.
-    """
-    strength = np.clip((posterior - 0.7 * threshold) / (0.3 * threshold), 0.0, 1.0)
-    past = _window_max(strength, _NEAR, 0)
-    coming = _window_max(strength, 0, early)
-    between = np.minimum(past, coming) * (1.0 - strength)
-    held = _window_max(strength, _HOLD_AFTER, early) * (1.0 - between)
-    held = np.maximum(held, _window_max(strength, 1, 1))
-    ease = (_EASE / _EASE.sum()).astype(np.float32)
-    eased = _filter(held, ease)
-    first = FRAMES_BEHIND - DELAY - len(ease) // 2
-    count = len(posterior) - FRAMES_BEHIND - FRAMES_AHEAD
-    return np.ascontiguousarray(eased[first : first + count], np.float32)
+    """(n,) strength in [0, 1] of a contact that begins ``early`` frames early, with soft edges."""
+    low = np.float32(0.7 * threshold)
+    eased = hold_contacts(posterior, low, np.float32(threshold), _NEAR, early, _HOLD_AFTER, _EASE)
+    first = FRAMES_BEHIND - DELAY - len(_EASE) // 2
+    return eased[first : first + len(posterior) - FRAMES_BEHIND - FRAMES_AHEAD]
 
 
-def _window_max(values: F32, behind: int, ahead: int) -> F32:
-    """(T,) largest value of frames t - behind .. t + ahead; what lies outside counts as zero."""
-    padded = np.zeros(len(values) + behind + ahead, np.float32)
-    padded[behind : behind + len(values)] = values
-    return _windows(padded, behind + ahead + 1).max(axis=1)
+_Contact: TypeAlias = tuple[np.ndarray, F32, F32, F32]
+"""Channels, and to what full contact brings each: scale times itself, plus so much of the jaw, plus a value."""
 
 
-def _blend(out: F32, channel: str, value: F32 | float, weight: F32) -> None:
-    for name in _sides(channel):
-        column = out[:, ARKIT_INDEX[name]]
-        out[:, ARKIT_INDEX[name]] = column + (value - column) * weight
+def _contact(parts: dict[str, tuple[float, float, float]]) -> _Contact:
+    rows = [
+        (ARKIT_INDEX[name], *values)
+        for channel, values in parts.items()
+        for name in _sides(channel)
+    ]
+    index, scale, jaw, value = (np.array(column) for column in zip(*rows, strict=True))
+    return index, scale.astype(np.float32), jaw.astype(np.float32), value.astype(np.float32)
 
 
-def _bite(out: F32, weight: F32) -> None:
-    """Lower lip to the edge of the upper teeth, which show under the raised upper lip, in place."""
-    _blend(out, "jawOpen", 0.075, weight)
-    _blend(out, "mouthRollLower", 0.30, weight)
-    _blend(out, "mouthShrugLower", 0.12, weight)
-    _blend(out, "mouthUpperUp", 0.24, weight)
-    for channel in ("mouthClose", "mouthLowerDown", "mouthFunnel"):
-        _blend(out, channel, 0.0, weight)
-    # A lip that pouts does not reach back to the teeth.
-    _blend(out, "mouthPucker", out[:, ARKIT_INDEX["mouthPucker"]] * np.float32(0.25), weight)
+@cache
+def _bite() -> _Contact:
+    """Lower lip to the edge of the upper teeth, which show under the raised upper lip."""
+    return _contact({
+        "jawOpen": (0.0, 0.0, 0.075),
+        "mouthRollLower": (0.0, 0.0, 0.30),
+        "mouthShrugLower": (0.0, 0.0, 0.12),
+        "mouthUpperUp": (0.0, 0.0, 0.24),
+        "mouthClose": (0.0, 0.0, 0.0),
+        "mouthLowerDown": (0.0, 0.0, 0.0),
+        "mouthFunnel": (0.0, 0.0, 0.0),
+        # A lip that pouts does not reach back to the teeth.
+        "mouthPucker": (0.25, 0.0, 0.0),
+    })  # fmt: skip
 
 
-def _shut(out: F32, weight: F32) -> None:
-    """Lips together, in place: the jaw keeps a part of its opening and mouthClose cancels it."""
-    jaw = out[:, ARKIT_INDEX["jawOpen"]] * np.float32(0.4)
-    _blend(out, "jawOpen", jaw, weight)
-    _blend(out, "mouthClose", JAW_CLOSE_RATIO * jaw + np.float32(0.01), weight)
-    for channel in ("mouthLowerDown", "mouthUpperUp", "mouthFunnel", "mouthShrugLower"):
-        _blend(out, channel, 0.0, weight)
-    # Lips that press together cannot pout as far as open ones.
-    _blend(out, "mouthPucker", out[:, ARKIT_INDEX["mouthPucker"]] * np.float32(0.6), weight)
-    _blend(out, "mouthRollLower", 0.10, weight)
-    _blend(out, "mouthRollUpper", 0.08, weight)
-    for name in ("mouthPressLeft", "mouthPressRight"):
-        out[:, ARKIT_INDEX[name]] += np.float32(0.18) * weight
+@cache
+def _shut() -> _Contact:
+    """Lips together: the jaw keeps a part of its opening and mouthClose cancels it."""
+    return _contact({
+        "jawOpen": (0.0, 0.4, 0.0),
+        "mouthClose": (0.0, 0.4 * JAW_CLOSE_RATIO, 0.01),
+        "mouthLowerDown": (0.0, 0.0, 0.0),
+        "mouthUpperUp": (0.0, 0.0, 0.0),
+        "mouthFunnel": (0.0, 0.0, 0.0),
+        "mouthShrugLower": (0.0, 0.0, 0.0),
+        # Lips that press together cannot pout as far as open ones.
+        "mouthPucker": (0.6, 0.0, 0.0),
+        "mouthRollLower": (0.0, 0.0, 0.10),
+        "mouthRollUpper": (0.0, 0.0, 0.08),
+        "mouthPress": (1.0, 0.0, 0.18),
+    })  # fmt: skip
+
+
+def _touch(out: F32, contact: _Contact, weight: F32) -> None:
+    """Bring channels to a contact by its weight (n,), in place."""
+    index, scale, jaw, value = contact
+    now = out[:, index]
+    wanted = now * scale + out[:, _JAW, None] * jaw + value
+    out[:, index] = now + (wanted - now) * weight[:, None]
