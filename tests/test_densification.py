@@ -60,6 +60,18 @@ def test_a_plan_keeps_to_its_budget_and_splits_what_gains_most() -> None:
     assert (roomy == (seen >= 0.05)).all()
 
 
+def test_a_tight_budget_takes_from_the_back_not_from_lips_and_teeth(avatar) -> None:
+    seen = seen_weight(avatar, turning_point(avatar))
+    shown = seen >= 0.05
+    count = plan(seen, np.zeros_like(seen), int(0.75 * shown.sum()), 0.0, 0.05)
+    regions = avatar.head.regions
+    mouth = regions["teethUpper"] | regions["teethLower"] | regions["lipUpper"] | regions["lipLower"]
+    on_mouth = np.zeros(len(seen), bool)
+    corners = avatar.head.faces[avatar.gaussians.triangles]
+    on_mouth[: len(corners)] = mouth[corners].all(1)
+    assert (count[on_mouth & shown] > 0).mean() > 0.65
+
+
 def test_halves_together_are_where_and_as_wide_as_the_whole() -> None:
     rng = np.random.default_rng(1)
     means, quats = rng.normal(size=(20, 3)), rng.normal(size=(20, 4))

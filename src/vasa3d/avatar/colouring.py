@@ -21,12 +21,12 @@ from vasa3d.types import F32, Camera, GaussianCloud
 
 _MOUTH_COLORS = {
     "teethUpper": (0.94, 0.89, 0.82), "teethLower": (0.90, 0.84, 0.77), "gumsUpper": (0.66, 0.38, 0.36),
-    "gumsLower": (0.62, 0.35, 0.33), "tongue": (0.66, 0.36, 0.34), "mouthCavity": (0.22, 0.08, 0.07),
+    "gumsLower": (0.62, 0.35, 0.33), "tongue": (0.62, 0.32, 0.30), "mouthCavity": (0.16, 0.06, 0.05),
 }  # fmt: skip
 """Usual sRGB colours in good light."""
 _TEETH = {"teethUpper": 1.0, "teethLower": 0.9}
 """Brightness of each row of teeth beside those that a photo shows."""
-_DEPTH_SHADE = {"tongue": 0.55}
+_DEPTH_SHADE = {"tongue": 0.75}
 """How much darker the deepest parts are."""
 _EYE_SURROUND_METRES = 0.026
 _ASIDE_METRES = 0.03

@@ -41,7 +41,7 @@ from vasa3d.types import F32, I32
 _SPACING_METRES = {
     "face": 3.5e-3, "ears": 2.4e-3, "neck": 5e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
     "lidUpperLeft": 0.6e-3, "lidUpperRight": 0.6e-3, "lidLowerLeft": 0.8e-3, "lidLowerRight": 0.8e-3,
-    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.5e-3, "teethLower": 2e-3,
+    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.4e-3, "teethLower": 1.5e-3,
     "tongue": 2.2e-3, "eyeLeft": 1.3e-3, "eyeRight": 1.3e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
     "eyeSockets": 4e-3,
 }  # fmt: skip

@@ -13,10 +13,10 @@ import numpy as np
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VasResidual
-from vasa3d.geometry.cameras import orbit
+from vasa3d.geometry.cameras import orbit, project
 from vasa3d.geometry.rotations import quat_to_matrix
 from vasa3d.renderer import color_adjoint
-from vasa3d.types import ARKIT_INDEX, F32, MotionLatents
+from vasa3d.types import ARKIT_INDEX, F32, Camera, MotionLatents
 
 _APART = 0.7
 """a: how far the halves of a split Gaussian lie from its middle."""
@@ -31,6 +31,10 @@ _SHAPES: tuple[dict[str, float], ...] = (
     {"eyeLookInLeft": 0.9, "eyeLookOutRight": 0.9, "mouthLowerDownLeft": 0.8, "mouthLowerDownRight": 0.8},
 )  # fmt: skip
 """Expressions that between them bare every part of eyes and mouth."""
+_CLOSE_UPS = (
+    ("lidUpperLeft", "lidLowerLeft", "lidUpperRight", "lidLowerRight"), ("lipUpper", "lipLower"),
+)  # fmt: skip
+"""Eyes and mouth also fill a picture of their own: small as they are, they are what people look at."""
 
 
 def seen_weight(avatar: Avatar, pivot: F32) -> F32:
@@ -41,9 +45,10 @@ def seen_weight(avatar: Avatar, pivot: F32) -> F32:
         pivot: (3,) point that the views turn around, world metres.
 
     Returns:
-        (N,) float32 blend weight summed over a picture of 384 x 384 pixels.
+        (N,) float32 blend weight summed over a picture of 384 x 384 pixels; of eyes and mouth over close-ups.
     """
     front = avatar.camera.resized(_SIDE, _SIDE)
+    cameras = [front, *(_close_up(avatar, front, part) for part in _CLOSE_UPS)]
     ones = np.ones((_SIDE, _SIDE, 1), np.float32)
     most = np.zeros(len(avatar.gaussians), np.float32)
     still = avatar.pose(avatar.photo_latents)
@@ -57,9 +62,21 @@ def seen_weight(avatar: Avatar, pivot: F32) -> F32:
             latents.dyn[0, ARKIT_INDEX[name]] = value
         posed = avatar.pose(latents)
         for yaw in (-40.0, 0.0, 40.0):
-            view = orbit(front, pivot, yaw, 0.0)
-            most = np.maximum(most, color_adjoint(posed, view, ones)[:, 0])
+            for camera in cameras:
+                view = orbit(camera, pivot, yaw, 0.0)
+                most = np.maximum(most, color_adjoint(posed, view, ones)[:, 0])
     return most
+
+
+def _close_up(avatar: Avatar, front: Camera, part: tuple[str, ...]) -> Camera:
+    """The camera with regions of the face filling its picture."""
+    chosen = np.any([avatar.head.regions[name] for name in part], axis=0)
+    pixels, _ = project(avatar.canonical_vertices[chosen], front)
+    zoom = _SIDE / float(np.ptp(pixels, axis=0).max())
+    enlarged = np.eye(3, dtype=np.float32)
+    enlarged[:2, :2] *= zoom
+    enlarged[:2, 2] = 0.5 * _SIDE - zoom * 0.5 * (pixels.min(0) + pixels.max(0))
+    return Camera(front.viewmat, enlarged @ front.K, front.width, front.height)
 
 
 def prune(avatar: Avatar, pivot: F32, least_weight: float = 0.05) -> Avatar:
