@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
+from vasa3d.kernels.easing import add_bump, ease
 from vasa3d.motion.prosody import Stress
 from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 
@@ -41,17 +42,6 @@ _EYE_LIMIT_DEGREES = 25.0
 _HEAD_COMPENSATION = 0.85
 
 
-def _ease(x: np.ndarray) -> np.ndarray:
-    """Minimum-jerk step from 0 to 1."""
-    x = np.clip(x, 0.0, 1.0)
-    return x * x * x * (x * (6.0 * x - 15.0) + 10.0)
-
-
-def _bump(time: np.ndarray, rise: float, hold: float, fall: float) -> np.ndarray:
-    """0 to 1 in ``rise`` seconds, kept for ``hold``, back in ``fall``."""
-    return _ease(time / rise) * (1.0 - _ease((time - rise - hold) / fall))
-
-
 class _Steps:
     """A quantity that rests on random targets and moves between them; ``draw`` gives (target,
     rest, move) in seconds.
@@ -61,24 +51,22 @@ class _Steps:
         self, draw: Callable[[np.random.Generator], tuple[np.ndarray, float, float]], rng, size: int
     ) -> None:
         self._draw, self._rng = draw, rng
-        self._starts = [-1.0]
-        self._moves = [1e-3]
-        self._targets = [np.zeros(size)]
+        self._starts, self._moves = np.array([-1.0]), np.array([1e-3])
+        self._targets = np.zeros((1, size))
         self._next = 0.0
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """(n, size) value at increasing times in seconds."""
         while self._next <= times[-1]:
             target, rest, move = self._draw(self._rng)
-            self._starts.append(self._next)
-            self._moves.append(move)
-            self._targets.append(target)
+            self._starts = np.append(self._starts, self._next)
+            self._moves = np.append(self._moves, move)
+            self._targets = np.concatenate([self._targets, target[None]])
             self._next += move + rest
-        starts, moves = np.array(self._starts), np.array(self._moves)
-        targets = np.array(self._targets)
+        starts, moves, targets = self._starts, self._moves, self._targets
         i = np.searchsorted(starts, times, side="right") - 1
         before = targets[np.maximum(i - 1, 0)]
-        value = before + (targets[i] - before) * _ease((times - starts[i]) / moves[i])[:, None]
+        value = before + (targets[i] - before) * ease((times - starts[i]) / moves[i])[:, None]
         keep = max(0, int(i[0]) - 1)
         self._starts, self._moves = self._starts[keep:], self._moves[keep:]
         self._targets = self._targets[keep:]
@@ -124,7 +112,7 @@ class Blinks:
             self._next = blink.end + gap
         value = np.zeros(len(times))
         for b in self._known:
-            value = np.maximum(value, b.depth * _bump(times - b.start, b.close, b.hold, b.open))
+            add_bump(value, times, b.start, b.depth, b.close, b.hold, b.open)
         self._known = [b for b in self._known if b.end > times[0]]
         return value
 
@@ -155,6 +143,15 @@ def _draw_breath(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
     return np.array([rng.uniform(0.6, 1.0)]), float(rng.uniform(0.1, 0.5)), rng.uniform(1.3, 1.9)
 
 
+_LOOK = {
+    "eyeLookOutLeft": (1, 0), "eyeLookInRight": (1, 0), "eyeLookInLeft": (-1, 0), "eyeLookOutRight": (-1, 0),
+    "eyeLookUpLeft": (0, 1), "eyeLookUpRight": (0, 1), "eyeLookDownLeft": (0, -1), "eyeLookDownRight": (0, -1),
+}  # fmt: skip
+_LOOKS = [ARKIT_INDEX[name] for name in _LOOK]
+_LOOK_SHARES = np.array(list(_LOOK.values())).T / np.array([[YAW_DEGREES], [PITCH_DEGREES]])
+"""(2, 8) what a degree to the person's left and one up are in these channels, where that is positive."""
+
+
 class Gaze:
     """Eyes that rest near a target and jump, and hold it while the head moves.
 
@@ -176,17 +173,9 @@ class Gaze:
             head_degrees: (n, 3) yaw to the person's left, pitch down, roll.
         """
         gaze = self._jumps.at(times) + self._target
-        yaw = gaze[:, 0] - _HEAD_COMPENSATION * head_degrees[:, 0]
-        up = gaze[:, 1] + _HEAD_COMPENSATION * head_degrees[:, 1]
-        left = np.clip(yaw, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / YAW_DEGREES
-        raised = np.clip(up, -_EYE_LIMIT_DEGREES, _EYE_LIMIT_DEGREES) / PITCH_DEGREES
-        for name, value in (
-            ("eyeLookOutLeft", left), ("eyeLookInRight", left),
-            ("eyeLookInLeft", -left), ("eyeLookOutRight", -left),
-        ):  # fmt: skip
-            dyn[:, ARKIT_INDEX[name]] = np.maximum(value, 0.0)
-        _set(dyn, "eyeLookUp", np.maximum(raised, 0.0))
-        _set(dyn, "eyeLookDown", np.maximum(-raised, 0.0))
+        degrees = gaze + _HEAD_COMPENSATION * head_degrees[:, :2] * (-1.0, 1.0)
+        degrees = np.minimum(np.maximum(degrees, -_EYE_LIMIT_DEGREES), _EYE_LIMIT_DEGREES)
+        dyn[:, _LOOKS] = np.maximum(degrees @ _LOOK_SHARES, 0.0)
 
 
 class Accents:
@@ -225,7 +214,7 @@ def _answers(
 ) -> np.ndarray:
     value = np.zeros(len(times))
     for start, size in events:
-        value = np.maximum(value, size * _bump(times - start, seconds[0], 0.03, seconds[1]))
+        add_bump(value, times, start, size, seconds[0], 0.03, seconds[1])
     events[:] = [e for e in events if e[0] + sum(seconds) + 0.1 > times[0]]
     return value
 

@@ -43,6 +43,7 @@ _NOD_SHARE, _BROW_ACCENT = 0.6, 0.16
 _BROWS = [ARKIT_INDEX[n] for n in ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")]
 _HEAD_ROOM = 1.6
 """Limits of the head over those of ``motion/idle.py``."""
+_LIMITS = np.radians(_HEAD_ROOM * np.array(HEAD_LIMITS_DEGREES))[[1, 0, 2]].astype(np.float32)
 _LIDS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 _OUT = [ARKIT_INDEX[n] for n in ("eyeLookOutLeft", "eyeLookInRight")]
 _IN = [ARKIT_INDEX[n] for n in ("eyeLookInLeft", "eyeLookOutRight")]
@@ -113,22 +114,11 @@ class GeneratedLife:
         """
         at = times * DEFAULT_FPS - self._first
         low = np.minimum(np.floor(at + 1e-6).astype(int), len(self._states) - 1)
-        share = np.clip(at - low, 0.0, 1.0).astype(np.float32)[:, None]
+        share = np.minimum(np.maximum(at - low, 0.0), 1.0).astype(np.float32)[:, None]
         share[share < 1e-4] = 0.0
-
-        def row(step: int) -> np.ndarray:
-            return np.clip(low + step, 0, len(self._states) - 1)
-
-        channels, poses = np.split(self._states, [NUM_CHANNELS], axis=1)
-        channels = channels[low] * (1.0 - share) + channels[row(1)] * share
-        before, here, there, after = (poses[row(k)] for k in (-1, 0, 1, 2))
-        start, stop = 0.5 * (there - before), 0.5 * (after - here)
-        s2, s3 = share**2, share**3
-        pose = (
-            (2 * s3 - 3 * s2 + 1) * here + (s3 - 2 * s2 + share) * start
-            + (3 * s2 - 2 * s3) * there + (s3 - s2) * stop
-        )  # fmt: skip
-        pose = pose.astype(np.float32)
+        channels, pose = np.split(self._states[low], [NUM_CHANNELS], axis=1)
+        if share.any():
+            channels, pose = self._between(low, share)
         nod = self._accents.nods(times).astype(np.float32)
         pose[:, 0] += np.float32(np.radians(_NOD_SHARE * NOD_DEGREES)) * nod
         pose = self._scaled(pose)
@@ -141,6 +131,20 @@ class GeneratedLife:
         self._states = self._states[keep:]
         self._first += keep
         return channels, pose
+
+    def _between(self, low: np.ndarray, share: F32) -> tuple[F32, F32]:
+        """Channels and pose by shares (n, 1) of the way from states ``low`` to the next."""
+        last = len(self._states) - 1
+        rows = [self._states[np.clip(low + k, 0, last)] for k in (-1, 0, 1, 2)]
+        channels = rows[1][:, :NUM_CHANNELS] * (1.0 - share) + rows[2][:, :NUM_CHANNELS] * share
+        before, here, there, after = (row[:, NUM_CHANNELS:] for row in rows)
+        start, stop = 0.5 * (there - before), 0.5 * (after - here)
+        s2, s3 = share**2, share**3
+        pose = (
+            (2 * s3 - 3 * s2 + 1) * here + (s3 - 2 * s2 + share) * start
+            + (3 * s2 - 2 * s3) * there + (s3 - s2) * stop
+        )  # fmt: skip
+        return channels, pose.astype(np.float32)
 
     def _settled(self, states: F32) -> F32:
         """Channels and pose of states: both calmed, the pose about its own slow mean."""
@@ -157,10 +161,8 @@ class GeneratedLife:
 
     def _scaled(self, pose: F32) -> F32:
         """Pose of the wanted size."""
-        limits = np.radians(np.array(HEAD_LIMITS_DEGREES))[[1, 0, 2]].astype(np.float32)
-        limits *= np.float32(_HEAD_ROOM)
         out = pose * np.float32(self._head_motion)
-        out[:, :3] = limits * np.tanh(out[:, :3] / limits)
+        out[:, :3] = _LIMITS * np.tanh(out[:, :3] / _LIMITS)
         return out
 
 

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from vasa3d.audio.features import FRAME_RATE
-from vasa3d.motion.speech import VISEME_INDEX, SpeechActivity
+from vasa3d.motion.speech import VISEME_INDEX, VISEMES, SpeechActivity
 from vasa3d.types import F32
 
 _SMOOTH = 2
 _PEAK = 8
 FRAMES_AHEAD = _SMOOTH + _PEAK
+_EVEN = np.full(2 * _SMOOTH + 1, 1 / (2 * _SMOOTH + 1))
+_SOUNDS = [i for i in range(len(VISEMES)) if i != VISEME_INDEX["sil"]]
 _SPEAKING_SECONDS = 0.35
 _MEAN_SECONDS = 1.0
 _REFRACTORY_SECONDS = 0.45
@@ -56,8 +58,8 @@ class ProsodyStream:
     """Follows activity pushed in any pieces; state at frame t does not depend on how it was cut."""
 
     def __init__(self) -> None:
-        self._levels = np.full(2 * FRAMES_AHEAD + 1, _SILENCE_DB, np.float64)
-        self._speaking = np.zeros(FRAMES_AHEAD + 1, np.float64)
+        self._levels = np.full(2 * FRAMES_AHEAD, _SILENCE_DB, np.float64)
+        self._spoken = [0.0] * FRAMES_AHEAD
         self._voice = 0.0
         self._sure, self._heard = _PRIOR_SURE * _PRIOR_FRAMES, _PRIOR_FRAMES
         self._mean = _SILENCE_DB
@@ -72,18 +74,23 @@ class ProsodyStream:
         """
         speaking = np.empty(len(activity), np.float32)
         belief = np.empty(len(activity), np.float32)
-        top = np.delete(activity.visemes, VISEME_INDEX["sil"], axis=1).max(axis=1).tolist()
-        stresses: list[Stress] = []
+        if not len(activity):
+            return speaking, belief, []
+        top = activity.visemes[:, _SOUNDS].max(axis=1).tolist()
         silence = activity.visemes[:, VISEME_INDEX["sil"]].astype(np.float64).tolist()
         levels = np.maximum(activity.level.astype(np.float64), _SILENCE_DB)
+        self._levels = np.concatenate([self._levels, levels])
+        smooth = np.convolve(self._levels, _EVEN, "valid").tolist()
+        self._levels = self._levels[len(levels) :]
+        self._spoken += [1.0 - quiet for quiet in silence]
+        stresses: list[Stress] = []
         for i, quiet in enumerate(silence):
             self._voice += (1.0 - quiet - self._voice) / (_SPEAKING_SECONDS * FRAME_RATE)
             speaking[i] = self._voice
             belief[i] = self._believe(quiet, top[i])
-            self._levels = np.append(self._levels[1:], levels[i])
-            self._speaking = np.append(self._speaking[1:], 1.0 - quiet)
-            self._judge(stresses)
+            self._judge(smooth[i : i + 2 * _PEAK + 1], self._spoken[i], stresses)
             self._frame += 1
+        del self._spoken[: len(silence)]
         return speaking, belief, stresses
 
     def _believe(self, quiet: float, top: float) -> float:
@@ -95,19 +102,18 @@ class ProsodyStream:
         x = min(max((self._sure / self._heard - _BELIEF_FROM) / _BELIEF_SPAN, 0.0), 1.0)
         return x * x * (3.0 - 2.0 * x)
 
-    def _judge(self, stresses: list[Stress]) -> None:
-        """Is the frame in the middle of the buffer a stress?"""
-        smooth = np.convolve(self._levels, np.full(2 * _SMOOTH + 1, 1 / (2 * _SMOOTH + 1)), "valid")
+    def _judge(self, smooth: list[float], spoken: float, stresses: list[Stress]) -> None:
+        """Is the frame in the middle of these smoothed levels a stress?"""
         here = smooth[_PEAK]
         self._mean += (here - self._mean) / (_MEAN_SECONDS * FRAME_RATE)
         over = here - self._mean
         seconds = self._frame / FRAME_RATE
         if (
             over > _PROMINENCE_DB
-            and self._speaking[0] > 0.5
-            and here >= smooth.max()
+            and spoken > 0.5
+            and here >= max(smooth)
             and seconds - self._last > _REFRACTORY_SECONDS
         ):
             self._last = seconds
             strength = (over - _PROMINENCE_DB) / (_FULL_DB - _PROMINENCE_DB)
-            stresses.append(Stress(seconds, float(np.clip(strength, 0.0, 1.0))))
+            stresses.append(Stress(seconds, min(max(strength, 0.0), 1.0)))

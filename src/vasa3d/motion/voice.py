@@ -150,11 +150,11 @@ class VoiceStream:
 def _features(rows: F32) -> F32:
     """(m, STEPS, R) rows of the encoder to (m, VOICE_SIZE)."""
     half = STEPS // 2
-    early, late = rows[:, :half, :-4].mean(axis=1), rows[:, half:, :-4].mean(axis=1)
+    early, late = (part.sum(axis=1) / half for part in (rows[:, :half, :-4], rows[:, half:, :-4]))
     voicing, pitch = rows[:, :, -4], rows[:, :, -3]
     heard = voicing.sum(axis=1) + 1e-6
     level = (voicing * pitch).sum(axis=1) / heard
     both = (voicing[:, 0] > 0) & (voicing[:, -1] > 0)
     slope = np.where(both, pitch[:, -1] - pitch[:, 0], 0.0)
-    rest = np.stack([voicing.mean(axis=1), level, slope, rows[:, -1, -2], rows[:, -1, -1]], axis=1)
+    rest = np.stack([voicing.sum(axis=1) / STEPS, level, slope, rows[:, -1, -2], rows[:, -1, -1]], axis=1)
     return np.concatenate([early, late, rest], axis=1).astype(np.float32)

@@ -1,0 +1,32 @@
+"""Smooth steps and bumps in time, for the few times that a stream asks for at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def _eased(x):
+    x = min(max(x, 0.0), 1.0)
+    return x * x * x * (x * (6.0 * x - 15.0) + 10.0)
+
+
+@njit(nogil=True, cache=True)
+def ease(x):
+    """(n,) minimum-jerk step from 0 to 1 over (n,) float64 x in [0, 1], constant outside."""
+    out = np.empty_like(x)
+    for i in range(len(x)):
+        out[i] = _eased(x[i])
+    return out
+
+
+@njit(nogil=True, cache=True)
+def add_bump(out, times, start, size, rise, hold, fall):
+    """Raise ``out`` (n,) to a bump at times (n,) float64: from ``start`` on 0 to ``size`` in ``rise`` seconds, kept for
+    ``hold``, back in ``fall``.
+    """
+    for i in range(len(times)):
+        since = times[i] - start
+        bump = size * _eased(since / rise) * (1.0 - _eased((since - rise - hold) / fall))
+        out[i] = max(out[i], bump)
