@@ -65,7 +65,9 @@ def test_a_tight_budget_takes_from_the_back_not_from_lips_and_teeth(avatar) -> N
     shown = seen >= 0.05
     count = plan(seen, np.zeros_like(seen), int(0.75 * shown.sum()), 0.0, 0.05)
     regions = avatar.head.regions
-    mouth = regions["teethUpper"] | regions["teethLower"] | regions["lipUpper"] | regions["lipLower"]
+    mouth = (
+        regions["teethUpper"] | regions["teethLower"] | regions["lipUpper"] | regions["lipLower"]
+    )
     on_mouth = np.zeros(len(seen), bool)
     corners = avatar.head.faces[avatar.gaussians.triangles]
     on_mouth[: len(corners)] = mouth[corners].all(1)
