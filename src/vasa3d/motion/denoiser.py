@@ -225,7 +225,8 @@ class Denoiser:
         """(R, padded width) residual stream behind the last layer of inputs (R, inputs)."""
         s, packed = self.shape, self._weights.packed
         weight, start = packed["inputs"]
-        x = np.repeat(start[None], len(inputs), axis=0)
+        x = np.empty((len(inputs), len(start)), np.float32)
+        x[:] = start
         add_product(inputs, 0, len(inputs), s.inputs, weight, 0, x)
         layers = [part for name in LAYER_PARTS for part in packed[name]]
         mods = self._weights.modulation(tau)

@@ -123,11 +123,12 @@ class MotionSampler:
             ways.append((np.zeros_like(heard), deaf, 1.0, -c.voice_guidance))
         if c.wish_guidance:
             ways.append((heard, known, 0.0, -c.wish_guidance))
-        parts = np.array([way[3] for way in ways], np.float32)
+        parts = np.array([way[3] for way in ways], np.float32)[:, None, None]
+        inputs = np.stack([self._inputs(y, here, *way[:3]) for way in ways])
         for k in range(c.steps):
             tau, then = k / c.steps, (k + 1) / c.steps
-            inputs = np.stack([self._inputs(y, here, *way[:3]) for way in ways])
-            clean = np.tensordot(parts, self._denoiser.denoise(inputs, tau), 1)
+            inputs[:, :, :STATE_SIZE] = y
+            clean = np.add.reduce(parts * self._denoiser.denoise(inputs, tau), axis=0)
             y = y + np.float32((then - tau) / (1.0 - tau)) * (clean - y)
         return here + self._weights.reach * y
 
