@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ import pytest
 
 from vasa3d.audio.clips import load_audio
 from vasa3d.audio.features import log_mel
+from vasa3d.motion.conditions import CONDITION_SIZE
+from vasa3d.motion.denoiser import BLOCK, HEARD, STATE_SIZE
+from vasa3d.motion.diffusion import MotionSampler, SamplerConfig
 from vasa3d.motion.generator import GeneratorConfig, MotionStream
+from vasa3d.motion.latents import LATENT_SIZE, load_codec
+from vasa3d.motion.motion_onnx import motion_onnx
 from vasa3d.motion.speech import EncoderStream, closure_threshold, encode, load_speech_weights
 from vasa3d.motion.speech_onnx import speech_onnx, state_size
+from vasa3d.motion.voice import VOICE_SIZE
 from vasa3d.server.tables import speech_tables
 from vasa3d.weights import assets_dir
 
@@ -35,23 +42,27 @@ def test_generated_tables_are_those_of_the_mouth() -> None:
     assert made == speech_tables(), "run scripts/make_web_types.py, then npm run build in web/"
 
 
-def test_the_onnx_file_is_valid_and_small() -> None:
+@pytest.mark.parametrize("write", [speech_onnx, motion_onnx])
+def test_the_onnx_files_are_valid_small_and_reproducible(write: Callable[[], bytes]) -> None:
     onnx = pytest.importorskip("onnx")
-    data = speech_onnx()
-    assert data == speech_onnx()
+    data = write()
+    assert data == write()
     assert len(data) < 2_000_000
     model = onnx.load_from_string(data)
     onnx.checker.check_model(model, full_check=True)
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert len(json.loads(told["visemes"])) == 16
+    assert {entry.key: entry.value for entry in model.metadata_props}["licence"] == "Apache-2.0"
+
+
+def open_session(data: bytes) -> Any:
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("seconds", [0.004, 0.03, 3.017])
 def test_an_independent_runtime_hears_the_same(seconds: float) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(speech_onnx(), options, providers=["CPUExecutionProvider"])
+    session = open_session(speech_onnx())
     samples = some_speech(seconds)
     features, _ = log_mel(samples)
     weights = load_speech_weights()
@@ -76,12 +87,45 @@ def test_an_independent_runtime_hears_the_same(seconds: float) -> None:
     assert np.abs(np.concatenate(closure)[ahead:] - expected.closure).max() < 1e-5
 
 
+@pytest.mark.parametrize(
+    "config",
+    [SamplerConfig(), SamplerConfig(steps=3, wish_guidance=0.4), SamplerConfig(1, 0.0, 0.0, 0.5)],
+)
+def test_an_independent_runtime_draws_the_same(config: SamplerConfig) -> None:
+    session = open_session(motion_onnx(config=config))
+    rng = np.random.default_rng(4)
+    # Longer than the network's context, so that frames are forgotten.
+    voice = rng.normal(0.0, 0.5, (70, VOICE_SIZE)).astype(np.float32)
+    wishes = rng.normal(0.0, 0.3, CONDITION_SIZE).astype(np.float32)
+    expected = MotionSampler(5, wishes, config).push(voice)
+    state = np.zeros(session.get_inputs()[3].shape, np.float32)
+    channels, poses = [], []
+    for block in range(len(expected) // BLOCK):
+        noise = np.random.default_rng([5, 11, block])
+        start = BLOCK * block
+        heard = np.zeros((BLOCK + HEARD, VOICE_SIZE), np.float32)
+        heard[:BLOCK] = voice[start - BLOCK : start] if block else 0.0
+        heard[BLOCK:] = voice[start : start + HEARD]
+        drawn, pose, state = session.run(
+            ["channels", "pose", "next_state"],
+            {
+                "noise": noise.standard_normal((BLOCK, STATE_SIZE), np.float32),
+                "voice": heard, "wishes": wishes, "state": state,
+            },
+        )  # fmt: skip
+        channels.append(drawn)
+        poses.append(pose)
+    codes, pose = np.split(expected, [LATENT_SIZE], axis=1)
+    assert len(codes) > 60
+    assert np.abs(np.concatenate(channels) - load_codec().decode(codes)).max() < 1e-4
+    assert np.abs(np.concatenate(poses) - pose).max() < 1e-5
+
+
 class Recorder:
     """A generator that writes down what is drawn from it."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self.drawn: list[float] = []
+    def __init__(self, rng: np.random.Generator, drawn: list[float]) -> None:
+        self._rng, self.drawn = rng, drawn
 
     def __getattr__(self, name: str) -> Any:
         def draw(*arguments: Any) -> Any:
@@ -93,22 +137,25 @@ class Recorder:
 
 
 def recorded_motion(
-    samples: np.ndarray, fps: float, monkeypatch: pytest.MonkeyPatch
-) -> tuple[np.ndarray, np.ndarray, dict[str, list[float]]]:
-    """Channels and poses of the rules, and the random numbers behind them, by part of the life."""
+    samples: np.ndarray, fps: float, life: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Channels and poses, and the random numbers behind them, by part of the life."""
     plain = np.random.default_rng
-    parts: dict[str, Recorder] = {}
+    drawn: dict[str, list[float]] = {}
 
     def recording(seed: list[int]) -> Recorder:
-        return parts.setdefault(str(seed[1]), Recorder(plain(seed)))
+        return Recorder(plain(seed), drawn.setdefault(str(seed[1]), []))
 
     monkeypatch.setattr(np.random, "default_rng", recording)
-    stream = MotionStream(fps=fps, seed=3, config=GeneratorConfig(life="rules"))
+    stream = MotionStream(fps=fps, seed=3, config=GeneratorConfig(life=life))
     motion = [stream.push(samples), stream.flush()]
     monkeypatch.undo()
-    dyn = np.concatenate([part.dyn for part in motion])
-    pose = np.concatenate([part.pose for part in motion])
-    return dyn, pose, {part: recorder.drawn for part, recorder in parts.items()}
+    return {
+        "fps": fps,
+        "dyn": np.concatenate([part.dyn for part in motion]).ravel().tolist(),
+        "pose": np.concatenate([part.pose for part in motion]).ravel().tolist(),
+        "drawn": drawn,
+    }
 
 
 @pytest.mark.skipif(
@@ -119,19 +166,21 @@ def test_the_page_makes_the_same_motion(tmp_path: Path, monkeypatch: pytest.Monk
     samples = some_speech(6.0)
     stream = EncoderStream()
     heard = [stream.push(samples), stream.flush()]
-    dyn, pose, drawn = recorded_motion(samples, 30.0, monkeypatch)
-    assert set(drawn) == {"1", "2", "3", "4", "5", "6", "7"} and drawn["7"]
+    motion = {
+        "rules": recorded_motion(samples, 30.0, "rules", monkeypatch),
+        "diffusion": recorded_motion(samples, 30.0, "diffusion", monkeypatch),
+    }
+    assert {*motion["rules"]["drawn"], *motion["diffusion"]["drawn"]} == set("1234567") | {"11"}
+    assert motion["rules"]["drawn"]["7"]
     expected = {
-        "fps": 30.0,
         "samples": samples.tolist(),
         "visemes": np.concatenate([part.visemes for part in heard]).ravel().tolist(),
         "closure": np.concatenate([part.closure for part in heard]).tolist(),
-        "dyn": dyn.ravel().tolist(),
-        "pose": pose.ravel().tolist(),
-        "drawn": drawn,
+        "motion": motion,
     }
     (tmp_path / "speech.json").write_text(json.dumps(expected))
     (tmp_path / "speech.onnx").write_bytes(speech_onnx())
+    (tmp_path / "motion.onnx").write_bytes(motion_onnx())
     done = subprocess.run(
         ["npx", "vitest", "run", "tests/speech-twins.test.ts"],
         cwd=WEB, capture_output=True, text=True, timeout=300, check=False,

@@ -92,7 +92,7 @@ def test_lips_follow_a_file_and_nothing_leaves_the_page(browser, site, recording
     assert all(method == "GET" for method, _ in requests) and not sockets
     # The network comes once, when it is first needed, from the page's own folder.
     names = sorted(url.removeprefix(site) for url in fetched)
-    assert names == ["onnxruntime.wasm.gz", "speech.js", "speech.onnx"]
+    assert names == ["motion.onnx", "onnxruntime.wasm.gz", "speech.js", "speech.onnx"]
 
 
 def test_the_head_follows_a_microphone(browser, site) -> None:
@@ -108,6 +108,27 @@ def test_the_head_follows_a_microphone(browser, site) -> None:
         visit.page.click("#microphone")
         visit.wait("speaking === false")
         assert visit.page.get_attribute("#microphone", "aria-pressed") == "false"
+
+
+def test_rules_need_no_transformer(browser, site, recording) -> None:
+    page = browser.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(site)
+    page.wait_for_function(f"{STATUS}.startsWith('Ready')")
+    page.evaluate(
+        """async () => {
+          const head = document.querySelector('vasa-head');
+          const ready = new Promise((done) => head.addEventListener('ready', done));
+          head.setAttribute('life', 'rules');
+          head.setAttribute('src', 'avatar.safetensors?again');
+          await ready;
+        }"""
+    )
+    page.set_input_files("#file", str(recording))
+    page.wait_for_function(f"{pages.PLAYER}.mediaTime > 0.5")
+    page.close()
+    assert not any("motion.onnx" in url for url in requests)
 
 
 def test_synthesised_speech_is_said_and_interrupted(browser, site) -> None:

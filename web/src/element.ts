@@ -2,7 +2,7 @@
  * `<vasa-head src="avatar.safetensors">`: the player as a web component.
  *
  * Attributes: `src`; `server`, the socket of `vasa3d serve` (without it, the page itself turns sound into motion);
- * `token`; `background` ("original",
+ * `life`, "rules" for slow devices; `token`; `background` ("original",
  * "transparent" or "#rrggbb"); `label` for screen readers; `fixed` takes the controls of the view away.
  * The player itself is `element.player` once the event `ready` has come; its events bubble up from here.
  */
@@ -75,6 +75,7 @@ export class VasaHead extends HTMLElement {
       const player = await Player.load(canvas, src, {
         background: parseBackground(this.getAttribute("background")),
         server: this.getAttribute("server"),
+        life: this.getAttribute("life") === "rules" ? "rules" : "diffusion",
         token: this.getAttribute("token") ?? undefined,
       });
       if (turn !== this.loading) {

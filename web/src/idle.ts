@@ -9,7 +9,8 @@ import { SeededRandom, type Random } from "./random";
 import type { Stress } from "./speech/prosody";
 import { GAZE_DEGREES } from "./speech/tables";
 
-const HEAD_LIMITS_DEGREES = [8, 6, 4];
+/** Largest yaw, pitch and roll. */
+export const HEAD_LIMITS_DEGREES = [8, 6, 4];
 const HEAD_SPREAD = [2.3, 1.9, 1.2];
 const SWAY_SPREAD = [0.6, 0.65, 0.5];
 const QUIET_SHARE = 0.4;
@@ -18,7 +19,8 @@ const DOUBLE_BLINK_CHANCE = 0.1;
 const MIN_BLINK_GAP = 0.5;
 const BLINK_SIGMA = 0.55;
 const NOD_SECONDS = [0.16, 0.34] as const;
-const NOD_DEGREES = 3;
+/** Pitch of a full nod. */
+export const NOD_DEGREES = 3;
 const NOD_CHANCE = 0.7;
 const BROW_SECONDS = [0.14, 0.45] as const;
 const BROW_CHANCE = 0.45;
@@ -71,7 +73,8 @@ class Steps {
   }
 }
 
-class Blinks {
+/** Blinks at random times. */
+export class Blinks {
   private known: { start: number; close: number; hold: number; open: number; depth: number }[] = [];
   private next: number;
 
@@ -106,13 +109,17 @@ class Blinks {
 }
 
 /** Nods and raised brows that answer stressed syllables. */
-class Accents {
+export class Accents {
   private readonly nodding: [number, number][] = [];
   private readonly raising: [number, number][] = [];
 
   constructor(private readonly random: Random) {}
 
-  hear({ seconds, strength }: Stress): void {
+  hear(stresses: Stress[]): void {
+    for (const stress of stresses) this.answer(stress);
+  }
+
+  private answer({ seconds, strength }: Stress): void {
     const nod = this.random.random();
     const brow = this.random.random();
     const size = this.random.uniform(0.6, 1) * (0.4 + 0.6 * strength);
@@ -121,15 +128,15 @@ class Accents {
   }
 
   nods(time: number): number {
-    return answer(this.nodding, time, NOD_SECONDS);
+    return strongest(this.nodding, time, NOD_SECONDS);
   }
 
   brows(time: number): number {
-    return answer(this.raising, time, BROW_SECONDS);
+    return strongest(this.raising, time, BROW_SECONDS);
   }
 }
 
-function answer(
+function strongest(
   events: [number, number][],
   time: number,
   [rise, fall]: readonly [number, number],
@@ -166,6 +173,26 @@ function drawMood(random: Random): Step {
   return [target, random.uniform(0.5, 3), random.uniform(0.6, 1.6)];
 }
 
+/** Eyes that rest near the viewer and jump, and hold their target while the head moves. */
+export class Gaze {
+  private readonly jumps: Steps;
+
+  constructor(random: Random) {
+    this.jumps = new Steps(() => drawGaze(random), 2);
+  }
+
+  /** Write the channels of the eyes; `head` is yaw to the person's left and pitch down, in degrees. */
+  write(time: number, head: ArrayLike<number>, dyn: Float32Array): void {
+    const [yaw, up] = this.jumps.at(time);
+    const left = limit(yaw - HEAD_COMPENSATION * head[0], EYE_LIMIT_DEGREES) / GAZE_DEGREES[0];
+    const raised = limit(up + HEAD_COMPENSATION * head[1], EYE_LIMIT_DEGREES) / GAZE_DEGREES[1];
+    set(dyn, ["eyeLookOutLeft", "eyeLookInRight"], Math.max(left, 0));
+    set(dyn, ["eyeLookInLeft", "eyeLookOutRight"], Math.max(-left, 0));
+    set(dyn, ["eyeLookUpLeft", "eyeLookUpRight"], Math.max(raised, 0));
+    set(dyn, ["eyeLookDownLeft", "eyeLookDownRight"], Math.max(-raised, 0));
+  }
+}
+
 /** Half breaths, in and out in turn. */
 function breathing(random: Random): () => Step {
   let inhale = true;
@@ -181,7 +208,7 @@ export class IdleLife {
   private readonly blinks: Blinks;
   private readonly head: Steps;
   private readonly sway: Steps;
-  private readonly gaze: Steps;
+  private readonly gaze: Gaze;
   private readonly mood: Steps;
   private readonly breath: Steps;
   private readonly accents: Accents;
@@ -201,7 +228,7 @@ export class IdleLife {
     };
     this.head = steps(2, drawHead, 3);
     this.sway = steps(3, drawSway, 3);
-    this.gaze = steps(4, drawGaze, 2);
+    this.gaze = new Gaze(part(4));
     this.mood = steps(5, drawMood, 4);
     this.breath = new Steps(breathing(part(6)), 1);
     this.accents = new Accents(part(7));
@@ -214,7 +241,7 @@ export class IdleLife {
 
   /** Stressed syllables, in order of time, before the frames that follow them. */
   hear(stresses: Stress[]): void {
-    for (const stress of stresses) this.accents.hear(stress);
+    this.accents.hear(stresses);
   }
 
   /** The face at a time, in seconds; times may only grow. `speaking` is in [0, 1]. */
@@ -223,7 +250,7 @@ export class IdleLife {
     const degrees = this.headDegrees(time, speaking);
     dyn.fill(0);
     pose.fill(0);
-    this.look(time, degrees, dyn);
+    this.gaze.write(time, degrees, dyn);
     const mood = this.mood.at(time);
     const brows = this.accents.brows(time);
     set(dyn, ["eyeBlinkLeft", "eyeBlinkRight"], this.blinks.at(time));
@@ -248,17 +275,6 @@ export class IdleLife {
       const most = HEAD_LIMITS_DEGREES[i];
       return most * Math.tanh((angle * this.headMotion) / most);
     });
-  }
-
-  /** Eyes that rest near the viewer, jump, and hold their target while the head moves. */
-  private look(time: number, head: number[], dyn: Float32Array): void {
-    const [yaw, up] = this.gaze.at(time);
-    const left = limit(yaw - HEAD_COMPENSATION * head[0], EYE_LIMIT_DEGREES) / GAZE_DEGREES[0];
-    const raised = limit(up + HEAD_COMPENSATION * head[1], EYE_LIMIT_DEGREES) / GAZE_DEGREES[1];
-    set(dyn, ["eyeLookOutLeft", "eyeLookInRight"], Math.max(left, 0));
-    set(dyn, ["eyeLookInLeft", "eyeLookOutRight"], Math.max(-left, 0));
-    set(dyn, ["eyeLookUpLeft", "eyeLookUpRight"], Math.max(raised, 0));
-    set(dyn, ["eyeLookDownLeft", "eyeLookDownRight"], Math.max(-raised, 0));
   }
 }
 

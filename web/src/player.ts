@@ -31,7 +31,7 @@ import {
   wakeSound,
 } from "./sound";
 import type { Speaker, Turn } from "./speaker";
-import { LocalSpeaker } from "./speech/local";
+import { LocalSpeaker, type LifeKind } from "./speech/local";
 import { Steering } from "./steering";
 import type { FrameAnswer } from "./worker";
 
@@ -47,6 +47,8 @@ export interface PlayerOptions {
   background?: Background;
   /** Address of the socket of `vasa3d serve`; without one, the page itself turns sound into motion. */
   server?: string | null;
+  /** How the page itself moves head, gaze and brows; "rules" costs less. */
+  life?: LifeKind;
   token?: string;
 }
 
@@ -309,7 +311,9 @@ export class Player extends EventTarget {
     const onFailure = (message: string) => this.fail(new Error(message));
     const speaker = server
       ? await this.openLink(server, onFailure)
-      : await LocalSpeaker.open(this.still ? 0 : 1, { onFailure });
+      : await LocalSpeaker.open(this.options.life ?? "diffusion", this.still ? 0 : 1, {
+          onFailure,
+        });
     if (this.closed || server !== this.server) {
       speaker.close();
       throw new Error("the player was closed or given another server meanwhile");

@@ -6,22 +6,28 @@ import { gunzipSync } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
 import { IdleLife } from "../src/idle";
 import type { Random } from "../src/random";
+import { EncoderStream, openSpeechNetwork, type SpeechNetwork } from "../src/speech/encoder";
 import { MotionStream } from "../src/speech/generator";
-import { EncoderStream, SpeechNetwork } from "../src/speech/network";
+import { GeneratedLife, RuledLife } from "../src/speech/life";
+import { Network, startRuntime } from "../src/speech/runtime";
 
 const folder = process.env.VASA3D_SPEECH_TWINS ?? "";
 /** Of posteriors, channels and poses (radians, metres). */
 const TOLERANCE = 1e-4;
 
-interface Expected {
+interface ExpectedMotion {
   fps: number;
-  samples: number[];
-  visemes: number[];
-  closure: number[];
   dyn: number[];
   pose: number[];
   /** Random numbers of each part of the life, in the order in which they were drawn. */
   drawn: Record<string, number[]>;
+}
+
+interface Expected {
+  samples: number[];
+  visemes: number[];
+  closure: number[];
+  motion: Record<"rules" | "diffusion", ExpectedMotion>;
 }
 
 /** Numbers that were drawn elsewhere. */
@@ -49,17 +55,16 @@ function largestError(found: ArrayLike<number>, wanted: number[]): number {
 
 describe.skipIf(folder === "")("speech as in the Python package", () => {
   let expected: Expected;
-  let network: SpeechNetwork;
+  let speech: SpeechNetwork;
+  let transformer: Network;
   let samples: Float32Array;
 
   beforeAll(async () => {
     expected = JSON.parse(readFileSync(join(folder, "speech.json"), "utf8")) as Expected;
     samples = Float32Array.from(expected.samples);
-    const runtime = gunzipSync(readFileSync(process.env.VASA3D_RUNTIME!));
-    network = await SpeechNetwork.open(
-      Uint8Array.from(runtime).buffer,
-      bytes(join(folder, "speech.onnx")),
-    );
+    startRuntime(Uint8Array.from(gunzipSync(readFileSync(process.env.VASA3D_RUNTIME!))).buffer);
+    speech = await openSpeechNetwork(bytes(join(folder, "speech.onnx")));
+    transformer = await Network.open(bytes(join(folder, "motion.onnx")));
   });
 
   function* pieces(size: number): Generator<Float32Array> {
@@ -67,7 +72,7 @@ describe.skipIf(folder === "")("speech as in the Python package", () => {
   }
 
   it("hears the same", async () => {
-    const stream = new EncoderStream(network);
+    const stream = new EncoderStream(speech);
     const visemes: number[] = [];
     const closure: number[] = [];
     const parts = [];
@@ -81,24 +86,31 @@ describe.skipIf(folder === "")("speech as in the Python package", () => {
     expect(largestError(closure, expected.closure)).toBeLessThan(TOLERANCE);
   });
 
-  for (const size of [640, 16000]) {
-    it(`moves the same, from pieces of ${size} samples`, async () => {
-      const life = new IdleLife(1, (part) => new Replay(expected.drawn[part]));
-      const stream = new MotionStream(network, life, expected.fps);
+  for (const [kind, size] of [
+    ["rules", 640],
+    ["rules", 16000],
+    ["diffusion", 640],
+    ["diffusion", 16000],
+  ] as const) {
+    it(`moves the same by ${kind}, from pieces of ${size} samples`, async () => {
+      const wanted = expected.motion[kind];
+      const part = (number: number) => new Replay(wanted.drawn[number]);
+      const life =
+        kind === "rules"
+          ? new RuledLife(new IdleLife(1, part))
+          : new GeneratedLife(transformer, 1, part);
+      const stream = new MotionStream(speech, life, wanted.fps);
       const dyn: number[] = [];
       const pose: number[] = [];
       const parts = [];
-      const start = performance.now();
       for (const piece of pieces(size)) parts.push(await stream.push(piece));
       parts.push(await stream.flush());
-      const share = (performance.now() - start) / 1000 / (samples.length / 16000);
-      console.info(`pieces of ${size}: ${share.toFixed(3)} of real time`);
       for (const part of parts) {
         dyn.push(...part.dyn);
         pose.push(...part.pose);
       }
-      expect(largestError(dyn, expected.dyn)).toBeLessThan(TOLERANCE);
-      expect(largestError(pose, expected.pose)).toBeLessThan(TOLERANCE);
+      expect(largestError(dyn, wanted.dyn)).toBeLessThan(TOLERANCE);
+      expect(largestError(pose, wanted.pose)).toBeLessThan(TOLERANCE);
     });
   }
 });

@@ -15,6 +15,7 @@ import numpy as np
 OPSET = 17
 _IR_VERSION = 8
 _TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7, np.dtype(np.float16): 10}
+_END = 2**62
 _VARINT, _BYTES, _FLOAT32 = 0, 2, 5
 _FLOAT_ATTRIBUTE, _INT_ATTRIBUTE, _INTS_ATTRIBUTE = 1, 2, 7
 
@@ -89,6 +90,25 @@ class OnnxGraph:
     def integers(self, *values: int) -> str:
         """Add an int64 vector; returns its name."""
         return self.constant(np.array(values, np.int64))
+
+    def halves(self, values: np.ndarray) -> str:
+        """Add a tensor kept as float16, which runtimes unfold to float32 once; returns its name."""
+        kept = self.constant(values.astype(np.float16))
+        return self.add("Cast", kept, to=_TYPES[np.dtype(np.float32)])
+
+    def slice(self, x: str, start: int, stop: int | None, axis: int = 0) -> str:
+        """Part of a value along an axis; negative places count from its end, None is its end."""
+        places = self.integers(start), self.integers(_END if stop is None else stop)
+        return self.add("Slice", x, *places, self.integers(axis))
+
+    def affine(self, x: str, weight: np.ndarray, bias: np.ndarray) -> str:
+        """x weight + bias, with numbers kept as float16."""
+        return self.add("Add", self.add("MatMul", x, self.halves(weight)), self.halves(bias))
+
+    def normal(self, x: str, width: int) -> str:
+        """(x - mean x) / sqrt(var x + 1e-5) of rows of a width."""
+        ones = self.constant(np.ones(width, np.float32))
+        return self.add("LayerNormalization", x, ones, axis=-1, epsilon=1e-5)
 
     def add(
         self,

@@ -42,9 +42,6 @@ from vasa3d.motion.speech import (
 )
 from vasa3d.types import F32
 
-_END = 2**62
-_FLOAT32 = 1
-
 
 def state_size(weights: SpeechWeights) -> int:
     """Length S of the state."""
@@ -103,7 +100,6 @@ class _Writer:
 
     def __init__(self, graph: OnnxGraph, weights: SpeechWeights) -> None:
         self._graph, self._weights = graph, weights
-        self._rows = graph.integers(0)
         self._shapes = _state_shapes(weights)
         names = tuple(f"kept{i}" for i in range(len(self._shapes)))
         sizes = graph.integers(*(rows * width for rows, width in self._shapes))
@@ -115,7 +111,7 @@ class _Writer:
         self._next: list[str] = [""] * len(names)
         self._waiting = len(weights.layers)
         self._inside = graph.add("Concat", self._kept[-1], "inside", axis=0)
-        self._next[-1] = self._slice(self._inside, -weights.frames_ahead, _END)
+        self._next[-1] = graph.slice(self._inside, -weights.frames_ahead, None)
 
     def write(self) -> None:
         graph, w = self._graph, self._weights
@@ -123,13 +119,13 @@ class _Writer:
         for i, (layer, kernel, mix) in enumerate(zip(w.layers, w.kernels, w.mixes, strict=True)):
             x = self._layer(i, x, seen, layer, kernel, mix)
             seen += layer.ahead
-        logits = self._affine(self._normal(x, len(w.head[0])), *w.head)
+        logits = graph.affine(graph.normal(x, len(w.head[0])), *w.head)
         count = graph.integers(len(SOUNDS), 1)
         graph.add("Split", logits, count, outputs=("classes", "lips"), axis=1)
         graph.add("Softmax", "classes", outputs=("sounds",), axis=1)
         sums = np.zeros((len(SOUNDS), len(VISEMES)), np.float16)
         sums[np.arange(len(SOUNDS)), SOUND_VISEME] = 1.0
-        graph.add("MatMul", "sounds", self._numbers(sums), outputs=("visemes",))
+        graph.add("MatMul", "sounds", graph.halves(sums), outputs=("visemes",))
         column = graph.add("Sigmoid", "lips")
         graph.add("Squeeze", column, graph.integers(1), outputs=("closure",))
         flat = [graph.add("Reshape", name, graph.integers(-1)) for name in self._next]
@@ -150,44 +146,28 @@ class _Writer:
         graph = self._graph
         span = (layer.kernel - 1) * layer.dilation
         width = len(kernel[0]) // layer.kernel
-        seen = x if mix is None else self._normal(x, width)
+        seen = x if mix is None else graph.normal(x, width)
         # Convolutions are padded with zeros, not with what the biases make of nothing.
         start = self._weights.frames_ahead - behind
-        here = self._slice(self._inside, start, -behind if behind else _END)
+        here = graph.slice(self._inside, start, -behind if behind else None)
         seen = graph.add("Mul", seen, here)
         buffer = graph.add("Concat", self._kept[index], seen, axis=0)
-        self._next[index] = self._slice(buffer, -span, _END)
+        self._next[index] = graph.slice(buffer, -span, None)
         taps = []
         for tap in range(layer.kernel):
             start = tap * layer.dilation
-            taps.append(self._slice(buffer, start, start - span if start < span else _END))
-        y = graph.add("Relu", self._affine(graph.add("Concat", *taps, axis=1), *kernel))
+            taps.append(graph.slice(buffer, start, start - span if start < span else None))
+        y = graph.add("Relu", graph.affine(graph.add("Concat", *taps, axis=1), *kernel))
         if mix is None:
             return y
         if layer.ahead:
             x = self._delayed(x, layer.ahead)
-        return graph.add("Add", x, self._affine(y, *mix))
+        return graph.add("Add", x, graph.affine(y, *mix))
 
     def _delayed(self, x: str, rows: int) -> str:
         """``x`` as it was ``rows`` frames ago."""
-        buffer = self._graph.add("Concat", self._kept[self._waiting], x, axis=0)
-        self._next[self._waiting] = self._slice(buffer, -rows, _END)
-        self._waiting += 1
-        return self._slice(buffer, 0, -rows)
-
-    def _slice(self, x: str, start: int, stop: int) -> str:
         graph = self._graph
-        return graph.add("Slice", x, graph.integers(start), graph.integers(stop), self._rows)
-
-    def _normal(self, x: str, width: int) -> str:
-        ones = self._numbers(np.ones(width, np.float32))
-        return self._graph.add("LayerNormalization", x, ones, axis=-1, epsilon=1e-5)
-
-    def _affine(self, x: str, weight: F32, bias: F32) -> str:
-        product = self._graph.add("MatMul", x, self._numbers(weight))
-        return self._graph.add("Add", product, self._numbers(bias))
-
-    def _numbers(self, values: np.ndarray) -> str:
-        """A float16 tensor that runtimes unfold once when they open the file."""
-        stored = self._graph.constant(values.astype(np.float16))
-        return self._graph.add("Cast", stored, to=_FLOAT32)
+        buffer = graph.add("Concat", self._kept[self._waiting], x, axis=0)
+        self._next[self._waiting] = graph.slice(buffer, -rows, None)
+        self._waiting += 1
+        return graph.slice(buffer, 0, -rows)

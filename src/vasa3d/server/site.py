@@ -1,7 +1,7 @@
 """The page with the player: its files, and a folder that plays from any static host.
 
-The files under ``assets/web`` are built from ``web/`` (``npm ci`` and ``npm run build`` there); the network that lets a
-page speak without a server is written from the shipped one. What a page shows is in its ``config`` element's JSON.
+The files under ``assets/web`` are built from ``web/`` (``npm ci`` and ``npm run build`` there); the networks that let
+a page speak without a server are written from the shipped ones. What a page shows is in its ``config`` element's JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.bundle import encode_bundle, encode_motion
 from vasa3d.errors import MissingError
 from vasa3d.files import atomic_folder
+from vasa3d.motion.motion_onnx import motion_onnx
 from vasa3d.motion.speech_onnx import speech_onnx
 from vasa3d.pipeline import turning_point
 from vasa3d.types import F32, MotionLatents
@@ -29,8 +30,8 @@ from vasa3d.weights import assets_dir
 BUILT_FILES = (
     "index.html", "page.css", "page.js", "player.js", "speech.js", "onnxruntime.wasm.gz",
 )  # fmt: skip
-SPEECH_FILE = "speech.onnx"
-SITE_FILES = (*BUILT_FILES, SPEECH_FILE)
+_NETWORKS = {"speech.onnx": speech_onnx, "motion.onnx": motion_onnx}
+SITE_FILES = (*BUILT_FILES, *_NETWORKS)
 SOUND_RATE = 24_000
 """Samples a second of the sound of a page: all that speech has, at 30 kB a second."""
 _CONFIG_ELEMENT = '<script type="application/json" id="config"></script>'
@@ -41,10 +42,10 @@ def site_file(name: str) -> bytes:
     """One of ``SITE_FILES``.
 
     Raises:
-        MissingError: This install has no player, or no speech encoder.
+        MissingError: This install has no player, or an asset is missing.
     """
-    if name == SPEECH_FILE:
-        return speech_onnx()
+    if name in _NETWORKS:
+        return _NETWORKS[name]()
     path = assets_dir() / "web" / name
     if not path.is_file():
         raise MissingError(

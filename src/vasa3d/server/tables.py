@@ -10,6 +10,8 @@ import json
 from vasa3d.audio.features import FRAME_RATE
 from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
 from vasa3d.motion import coarticulation
+from vasa3d.motion.conditions import CONDITION_SIZE
+from vasa3d.motion.denoiser import BLOCK, HEARD, STATE_SIZE
 from vasa3d.motion.prosody import FRAMES_AHEAD
 from vasa3d.motion.speech import VISEMES
 
@@ -24,6 +26,12 @@ def speech_tables() -> str:
         f"export const VISEMES = {json.dumps(VISEMES)} as const;",
         f"export const FRAMES_BEHIND = {tables['framesBehind']};",
         f"export const FRAMES_AHEAD = {tables['framesAhead']};",
+        "/** Of a block of the diffusion transformer: frames, and those of them that are heard. */",
+        f"export const BLOCK = {BLOCK};",
+        f"export const HEARD = {HEARD};",
+        "/** Numbers of a state, and of wishes, of the transformer. */",
+        f"export const STATE_SIZE = {STATE_SIZE};",
+        f"export const WISHES = {CONDITION_SIZE};",
         "/** How long after a stress the face answers. */",
         f"export const STRESS_SECONDS = {late};",
         "/** What a full look to the side, or up and down, turns the eyes by. */",

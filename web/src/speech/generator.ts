@@ -1,14 +1,14 @@
 /**
- * Sound to motion, as `MotionStream` of `motion/generator.py` with the rules of life and plain controls:
- * frame t of the result shows the face at t / fps seconds of the sound.
+ * Sound to motion, as `MotionStream` of `motion/generator.py` with plain controls: frame t of the result
+ * shows the face at t / fps seconds of the sound.
  */
 
-import type { IdleLife } from "../idle";
 import { NUM_CHANNELS, restLatents } from "../motion";
 import { concatenate, joined, silence, tail, type Activity } from "./activity";
 import { mouth } from "./coarticulation";
+import { EncoderStream, type SpeechNetwork } from "./encoder";
 import { FRAME_RATE } from "./features";
-import { EncoderStream, type SpeechNetwork } from "./network";
+import type { Life } from "./life";
 import { ProsodyStream } from "./prosody";
 import { FRAMES_AHEAD, FRAMES_BEHIND, STRESS_SECONDS } from "./tables";
 
@@ -38,26 +38,28 @@ export class MotionStream {
   private readonly row = new Float32Array(TRACK_WIDTH);
 
   constructor(
-    private readonly network: SpeechNetwork,
-    private readonly life: IdleLife,
+    private readonly speech: SpeechNetwork,
+    private readonly life: Life,
     readonly fps: number,
   ) {
-    this.encoder = new EncoderStream(network);
+    this.encoder = new EncoderStream(speech);
   }
 
   /** The frames that more samples at 16 kHz settle. */
   async push(samples: Float32Array): Promise<Motion> {
     this.samplesIn += samples.length;
-    this.hear(await this.encoder.push(samples));
+    this.life.listen(samples);
+    await this.hear(await this.encoder.push(samples));
     return this.take(this.ready());
   }
 
   /** The sound is over: all frames that are still due. */
   async flush(): Promise<Motion> {
-    this.hear(await this.encoder.flush());
+    this.life.end();
+    await this.hear(await this.encoder.flush());
     const seconds = this.samplesIn / SAMPLE_RATE;
     const total = Math.max(1, Math.ceil(seconds * this.fps - 1e-6), this.framesOut);
-    while (this.ready() < total) this.hear(silence(SILENT_FRAMES));
+    while (this.ready() < total) await this.hear(silence(SILENT_FRAMES));
     return this.take(total);
   }
 
@@ -65,14 +67,16 @@ export class MotionStream {
   private ready(): number {
     const rows = Math.min(this.mouth.length / NUM_CHANNELS, this.voice.length / 2);
     const settled = this.first + rows - 1;
-    return settled < 0 ? 0 : Math.floor((settled * this.fps) / FRAME_RATE + 1e-9) + 1;
+    const said = settled < 0 ? 0 : Math.floor((settled * this.fps) / FRAME_RATE + 1e-9) + 1;
+    return Math.min(said, this.life.framesReady(this.fps));
   }
 
-  private hear(activity: Activity): void {
+  private async hear(activity: Activity): Promise<void> {
     const { speaking, belief, stresses } = this.prosody.push(activity);
-    this.life.hear(stresses.map((s) => ({ ...s, seconds: s.seconds + STRESS_SECONDS })));
+    for (const stress of stresses) stress.seconds += STRESS_SECONDS;
+    await this.life.hear(activity, { speaking, belief, stresses });
     this.context = concatenate(this.context, activity);
-    const { channels } = mouth(this.context, this.network.threshold);
+    const { channels } = mouth(this.context, this.speech.threshold);
     this.mouth = joined([this.mouth, channels]);
     const voice = new Float32Array(2 * speaking.length);
     for (let t = 0; t < speaking.length; t++) {
@@ -106,10 +110,8 @@ export class MotionStream {
     sample(this.mouth, NUM_CHANNELS, at, row.subarray(0, NUM_CHANNELS));
     sample(this.voice, 2, at, row.subarray(NUM_CHANNELS));
     const [speaking, belief] = row.subarray(NUM_CHANNELS);
-    this.life.sample(seconds, speaking * belief, face);
-    for (let i = 0; i < NUM_CHANNELS; i++) {
-      face.dyn[i] = Math.min(Math.max(face.dyn[i] + row[i] * belief, 0), 1);
-    }
+    this.life.compose(seconds, row, speaking, belief, face);
+    for (let i = 0; i < NUM_CHANNELS; i++) face.dyn[i] = Math.min(Math.max(face.dyn[i], 0), 1);
   }
 
   private forget(seconds: number): void {

@@ -9,7 +9,11 @@ import type { Answer, Request } from "./worker";
 import workerUrl from "./worker?worker&url";
 
 const RUNTIME = "onnxruntime.wasm.gz";
-const MODEL = "speech.onnx";
+const SPEECH = "speech.onnx";
+const MOTION = "motion.onnx";
+/** Head, gaze and brows: drawn with the voice by the diffusion transformer, or by rules, for slow devices. */
+export type LifeKind = "diffusion" | "rules";
+
 /** Sound goes to the worker in pieces of this length, so that it soon hears of an interruption. */
 const PIECE_SECONDS = 0.5;
 
@@ -67,7 +71,7 @@ export class LocalSpeaker implements Speaker {
    *
    * @param headMotion Scale of the head's motion, 0 for a still head.
    */
-  static open(headMotion: number, events: SpeakerEvents): Promise<LocalSpeaker> {
+  static open(life: LifeKind, headMotion: number, events: SpeakerEvents): Promise<LocalSpeaker> {
     const script = workerScript();
     const worker = new Worker(script, { type: "module" });
     const opened = new Promise<LocalSpeaker>((done, fail) => {
@@ -81,7 +85,12 @@ export class LocalSpeaker implements Speaker {
         else if (data.kind === "failure") refuse(data.message);
       };
       const beside = (name: string) => new URL(name, import.meta.url).href;
-      const request: Request = { kind: "open", runtime: beside(RUNTIME), model: beside(MODEL) };
+      const request: Request = {
+        kind: "open",
+        runtime: beside(RUNTIME),
+        speech: beside(SPEECH),
+        motion: life === "rules" ? null : beside(MOTION),
+      };
       worker.postMessage(request);
     });
     return opened.finally(() => URL.revokeObjectURL(script));

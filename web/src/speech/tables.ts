@@ -3,6 +3,12 @@
 export const VISEMES = ["sil", "PBM", "FV", "TH", "TD", "KG", "CH", "SZ", "R", "W", "U", "O", "A", "E", "I", "AH"] as const;
 export const FRAMES_BEHIND = 22;
 export const FRAMES_AHEAD = 3;
+/** Of a block of the diffusion transformer: frames, and those of them that are heard. */
+export const BLOCK = 4;
+export const HEARD = 2;
+/** Numbers of a state, and of wishes, of the transformer. */
+export const STATE_SIZE = 38;
+export const WISHES = 10;
 /** How long after a stress the face answers. */
 export const STRESS_SECONDS = 0.07;
 /** What a full look to the side, or up and down, turns the eyes by. */

@@ -1,18 +1,23 @@
 /** Speech beside the page's own thread: it hears, and answers with motion. Nothing that it hears leaves it. */
 
 import { IdleLife } from "../idle";
+import { SeededRandom } from "../random";
+import { openSpeechNetwork, type SpeechNetwork } from "./encoder";
 import { MotionStream, type Motion } from "./generator";
-import { SpeechNetwork } from "./network";
+import { GeneratedLife, RuledLife } from "./life";
 import { Resampler } from "./resample";
+import { Network, startRuntime } from "./runtime";
 
 const SPEECH_RATE = 16_000;
 const GZIP_MAGIC = [0x1f, 0x8b];
 
-/** First of all: where the files of the network are, absolute. */
+/** First of all: absolute addresses of what is needed. */
 export interface OpenRequest {
   kind: "open";
   runtime: string;
-  model: string;
+  speech: string;
+  /** Of the diffusion transformer; null: the face lives by rules. */
+  motion: string | null;
 }
 
 export interface BeginRequest {
@@ -47,7 +52,8 @@ interface Talk {
   stream: MotionStream;
 }
 
-let network: SpeechNetwork | null = null;
+let speech: SpeechNetwork | null = null;
+let transformer: Network | null = null;
 let talk: Talk | null = null;
 /** Requests are answered one after the other. */
 let before: Promise<void> = Promise.resolve();
@@ -68,22 +74,30 @@ async function fetched(url: string): Promise<ArrayBuffer> {
   return new Response(unpacked).arrayBuffer();
 }
 
-async function open({ runtime, model }: OpenRequest): Promise<void> {
+async function open(request: OpenRequest): Promise<void> {
   if (typeof WebAssembly !== "object" || typeof DecompressionStream !== "function") {
     throw new Error("this browser has no WebAssembly, which speech in the page needs");
   }
-  const [code, weights] = await Promise.all([fetched(runtime), fetched(model)]);
-  network = await SpeechNetwork.open(code, weights);
+  const [code, ears, motion] = await Promise.all([
+    fetched(request.runtime),
+    fetched(request.speech),
+    request.motion ? fetched(request.motion) : null,
+  ]);
+  startRuntime(code);
+  speech = await openSpeechNetwork(ears);
+  transformer = motion && (await Network.open(motion));
   send({ kind: "ready" });
 }
 
-function begin(request: BeginRequest): void {
-  if (!network) return;
-  const life = IdleLife.seeded(request.seed, request.headMotion);
+function begin({ turn, rate, fps, seed, headMotion }: BeginRequest): void {
+  if (!speech) return;
+  const life = transformer
+    ? new GeneratedLife(transformer, headMotion, (part) => new SeededRandom(seed, part))
+    : new RuledLife(IdleLife.seeded(seed, headMotion));
   talk = {
-    turn: request.turn,
-    resampler: new Resampler(request.rate, SPEECH_RATE),
-    stream: new MotionStream(network, life, request.fps),
+    turn,
+    resampler: new Resampler(rate, SPEECH_RATE),
+    stream: new MotionStream(speech, life, fps),
   };
 }
 
