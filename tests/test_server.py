@@ -327,26 +327,27 @@ def test_a_busy_server_refuses_what_would_be_late(server) -> None:
 
     async def work() -> None:
         cost = pool._cost
-        async with LiveClient(server.url) as client:
-            turn = await client.begin(16000)
-            await turn.push(SPEECH[:8000])
-            await turn.arrived.get()
-            assert pool._workers[0].turns == 1
+        async with LiveClient(server.url) as first, LiveClient(server.url) as second:
+            speaking = await first.begin(16000)
+            await speaking.push(SPEECH[:8000])
+            while pool._workers[0].turns != 1:
+                await asyncio.sleep(0.01)
             assert server.live.metrics.load == pytest.approx(pool._cost, rel=0.5)
             pool._cost = 0.45
             with pytest.raises(LiveError, match="busy") as refused:
                 await LiveClient(server.url).__aenter__()
             assert refused.value.code == CLOSE_FULL
-            pool._cost = 10.0
-            turn = await client.begin(16000)
+            turn = await second.begin(16000)
             with pytest.raises(LiveError, match="busy"):
                 await collect(turn)
+            await speaking.end()
+            await collect(speaking)
             assert pool._workers[0].turns == 0
-            pool._cost = cost
-            turn = await client.begin(16000)
+            turn = await second.begin(16000)
             await turn.push(SPEECH[:16000])
             await turn.end()
             assert len((await collect(turn))[0]) == 25
+        pool._cost = cost
         while server.live.metrics.sessions:
             await asyncio.sleep(0.05)
         assert pool._workers[0].turns == 0

@@ -34,7 +34,7 @@ def serve(
     ] = None,
     life: Annotated[
         str,
-        typer.Option("--life", help="diffusion, or rules: a fifth of the work, for many sessions."),
+        typer.Option("--life", help="diffusion, or rules: two thirds of the work."),
     ] = "diffusion",
     as_json: AsJson = False,
 ) -> None:

@@ -26,7 +26,7 @@ class ServerConfig:
         token: What clients must show; needed unless only this computer can connect.
         origins: Other web pages that may connect, as ``https://example.org``.
         workers: Processes that turn sound into motion.
-        life: Where head, gaze and brows come from: ``diffusion``, or ``rules`` for many sessions on few processors.
+        life: Where head, gaze and brows come from: ``diffusion``, or ``rules``, two thirds of the work.
         max_load: Share of a worker's time that turns may take, as measured; beyond, new ones are refused.
         max_sessions: Sockets at once.
         max_sessions_per_address: Sockets at once from one address.
@@ -44,7 +44,7 @@ class ServerConfig:
     origins: tuple[str, ...] = ()
     workers: int = field(default_factory=_default_workers)
     life: str = "diffusion"
-    max_load: float = 0.8
+    max_load: float = 0.6
     max_sessions: int = 64
     max_sessions_per_address: int = 32
     max_session_seconds: float = 3600.0

@@ -5,7 +5,7 @@ session waits for itself and not others for it. Python's threads would not do: a
 the interpreter.
 
 A turn in which somebody speaks costs c seconds of work a second, c being measured all the time. A worker with n turns
-has room for another while (n + 1) c is at most ``max_load``: too many turns would be late, all of them.
+has room for another while (n + 1) c is at most ``max_load``: of too many turns all would be late.
 """
 
 from __future__ import annotations
@@ -182,9 +182,9 @@ class WorkerPool:
         loop.call_later(delay, lambda: asyncio.ensure_future(new.start()))
 
     def has_room(self) -> bool:
-        """Whether another turn would be in time."""
+        """Whether another turn would be in time; a worker without any always has room for one."""
         fewest = min(worker.turns for worker in self._workers)
-        return (fewest + 1) * self._cost <= self._max_load
+        return fewest == 0 or (fewest + 1) * self._cost <= self._max_load
 
     def take_place(self) -> Worker:
         """The worker for a new turn: the one with the fewest."""
