@@ -90,11 +90,11 @@ class MotionSampler:
         self._voice = np.concatenate([self._voice, voice])
         blocks = [np.zeros((0, STATE_SIZE), np.float32)]
         while True:
-            waiting = BLOCK if len(self._settled) else 0
-            if len(self._voice) < waiting + HEARD:
-                break
-            if waiting:
+            if len(self._settled) and len(self._voice) >= BLOCK:
+                # Not only when the next block is due, which is work enough.
                 self._remember()
+            if len(self._settled) or len(self._voice) < HEARD:
+                break
             self._settled = self._sample()
             blocks.append(self._settled * self._weights.scale + self._weights.mean)
         return np.concatenate(blocks)
@@ -105,7 +105,7 @@ class MotionSampler:
         known = np.ones((BLOCK, 1), np.float32)
         heard, self._voice = self._voice[:BLOCK], self._voice[BLOCK:]
         self._denoiser.remember(self._inputs(steps, self._settled, heard, known, 1.0))
-        self._last = self._settled[-1]
+        self._last, self._settled = self._settled[-1], self._settled[:0]
 
     def _sample(self) -> F32:
         """(BLOCK, STATE_SIZE) the next block, scaled."""
