@@ -11,7 +11,6 @@
 import { readAvatar, type AvatarData } from "./avatar";
 import { FRONT, limited, viewFrom, type View, type Viewpoint } from "./camera";
 import { IdleLife } from "./idle";
-import { LiveLink } from "./live";
 import { blendLatents, copyLatents, readMotion, restLatents, type Latents } from "./motion";
 import {
   EchoPerformance,
@@ -31,7 +30,8 @@ import {
   wakeSound,
 } from "./sound";
 import type { Speaker, Turn } from "./speaker";
-import { LocalSpeaker, type LifeKind } from "./speech/local";
+import { Speakers } from "./speakers";
+import type { LifeKind } from "./speech/local";
 import { Steering } from "./steering";
 import type { FrameAnswer } from "./worker";
 
@@ -78,9 +78,7 @@ export class Player extends EventTarget {
   private act: Performance | null = null;
   private share = 0;
   private fixed: Latents | null = null;
-  private speaker: Speaker | null = null;
-  private opening: Promise<Speaker> | null = null;
-  private server: string | null;
+  private readonly speakers: Speakers;
   private stopCapture: (() => void) | null = null;
   private lastTick = performance.now();
   private request = 0;
@@ -104,7 +102,7 @@ export class Player extends EventTarget {
   private constructor(
     private readonly canvas: HTMLCanvasElement,
     bytes: ArrayBuffer,
-    private readonly options: PlayerOptions,
+    options: PlayerOptions,
   ) {
     super();
     this.background = options.background ?? "original";
@@ -112,7 +110,12 @@ export class Player extends EventTarget {
     this.poser = new PoseClient(bytes);
     this.renderer = new Renderer(canvas, this.avatar);
     this.steering = new Steering(this.avatar.head);
-    this.server = options.server ?? null;
+    this.speakers = new Speakers(options.server ?? null, {
+      token: options.token,
+      life: options.life ?? "diffusion",
+      headMotion: this.still ? 0 : 1,
+      onFailure: (message) => this.fail(new Error(message)),
+    });
     this.observer = new ResizeObserver(() => (this.dirty = true));
     this.observer.observe(canvas);
     canvas.addEventListener("webglcontextlost", this.onLost);
@@ -163,7 +166,7 @@ export class Player extends EventTarget {
    * speaks does so by itself; this is for pages that want to say that they are loading.
    */
   async prepare(): Promise<void> {
-    await this.connect();
+    await this.speakers.get();
   }
 
   /**
@@ -174,10 +177,13 @@ export class Player extends EventTarget {
     const epoch = this.interrupt();
     wakeSound();
     if (source instanceof MediaStream) {
-      const speaker = await this.connect();
+      const speaker = await this.speakers.get();
       return epoch === this.epoch ? this.follow(speaker, source, epoch) : undefined;
     }
-    const [speaker, { sound, speech }] = await Promise.all([this.connect(), decodeSpeech(source)]);
+    const [speaker, { sound, speech }] = await Promise.all([
+      this.speakers.get(),
+      decodeSpeech(source),
+    ]);
     if (epoch !== this.epoch) return;
     const turn = speaker.begin(SPEECH_RATE);
     const output = new SoundOutput();
@@ -197,7 +203,7 @@ export class Player extends EventTarget {
   ): Promise<void> {
     const epoch = this.interrupt();
     wakeSound();
-    const speaker = await this.connect();
+    const speaker = await this.speakers.get();
     if (epoch !== this.epoch) return;
     const turn = speaker.begin(rate);
     const output = new SoundOutput();
@@ -219,7 +225,7 @@ export class Player extends EventTarget {
     this.epoch++;
     this.stopCapture?.();
     this.stopCapture = null;
-    this.speaker?.interrupt();
+    this.speakers.interrupt();
     if (this.act) {
       this.act.stop();
       this.act = null;
@@ -230,11 +236,7 @@ export class Player extends EventTarget {
 
   /** Let a server turn sound into motion, or with null the page itself. */
   setServer(server: string | null): void {
-    if (server === this.server) return;
-    this.interrupt();
-    this.server = server;
-    this.speaker?.close();
-    this.speaker = this.opening = null;
+    if (this.speakers.use(server)) this.interrupt();
   }
 
   setEmotion(strengths: Record<string, number>): void {
@@ -273,7 +275,7 @@ export class Player extends EventTarget {
     this.observer.disconnect();
     this.canvas.removeEventListener("webglcontextlost", this.onLost);
     this.canvas.removeEventListener("webglcontextrestored", this.onRestored);
-    this.speaker?.close();
+    this.speakers.close();
     this.poser.close();
     this.renderer.dispose();
   }
@@ -293,42 +295,6 @@ export class Player extends EventTarget {
         this.dirty = true;
       })
       .catch((error: unknown) => this.fail(error));
-  }
-
-  /** Who turns sound into motion, ready to begin. */
-  private connect(): Promise<Speaker> {
-    if (this.speaker?.open) return Promise.resolve(this.speaker);
-    // Asked twice while it opens, it opens once.
-    if (this.opening) return this.opening;
-    const opening = this.open(this.server).finally(() => {
-      if (this.opening === opening) this.opening = null;
-    });
-    this.opening = opening;
-    return opening;
-  }
-
-  private async open(server: string | null): Promise<Speaker> {
-    const onFailure = (message: string) => this.fail(new Error(message));
-    const speaker = server
-      ? await this.openLink(server, onFailure)
-      : await LocalSpeaker.open(this.options.life ?? "diffusion", this.still ? 0 : 1, {
-          onFailure,
-        });
-    if (this.closed || server !== this.server) {
-      speaker.close();
-      throw new Error("the player was closed or given another server meanwhile");
-    }
-    this.speaker = speaker;
-    return speaker;
-  }
-
-  private openLink(server: string, onFailure: (message: string) => void): Promise<Speaker> {
-    const url = new URL(server, location.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    const onClose = (code: number, reason: string) => {
-      if (code !== 1000) this.fail(new Error(reason || `the connection has ended (${code})`));
-    };
-    return LiveLink.open(url.href, { onFailure, onClose }, this.options.token);
   }
 
   private async follow(speaker: Speaker, stream: MediaStream, epoch: number): Promise<void> {
