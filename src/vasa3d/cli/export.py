@@ -51,8 +51,9 @@ def export(
 
     A .ply, .spz or .glb holds its Gaussians in one pose. A .glb with --mesh holds the head as a
     mesh with texture, skeleton and the 52 channels as morph targets, and --motion as animation. A
-    folder becomes a page that any static web host serves: the head can be turned, and speaks if
-    --motion or --audio is given. Without -o, a .ply is named after the avatar, in the current
+    folder becomes a page that any static web host serves: the head can be turned, and speaks what
+    it hears from a microphone or a file, without a server; --motion and --audio give it something
+    to play. Without -o, a .ply is named after the avatar, in the current
     folder.
 
     \b
@@ -60,6 +61,7 @@ def export(
       vasa3d export me.vasa3d -o me.ply
       vasa3d export me.vasa3d -o smile.spz --frame speech.csv:120
       vasa3d export me.vasa3d -o rig.glb --mesh --motion speech.csv
+      vasa3d export me.vasa3d -o page/
       vasa3d export me.vasa3d -o page/ --audio speech.wav
     """
     reporter = Reporter(as_json)
