@@ -11,15 +11,22 @@ from vasa3d.avatar.sampling import Cells, read_pixels
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE
 from vasa3d.types import F32, I32
 
+LOOSE, FIRM = 0.6, 8.0
+"""Damping of colours that the photo shows, and of those that it does not show or mixes with what lies beside."""
+
 
 @dataclass(frozen=True)
 class Coat:
-    """Gaussians in canonical space; ``triangles`` for surface coats, ``weights`` for the layer."""
+    """Gaussians in canonical space; ``triangles`` for surface coats, ``weights`` for the layer.
+
+    ``damping`` says how firmly first colours stand in the solve, in pixels.
+    """
 
     means: F32
     covariances: F32
     opacities: F32
     colors: F32
+    damping: F32
     triangles: I32 | None = None
     weights: F32 | None = None
 
@@ -31,6 +38,7 @@ def keep(coat: Coat, kept: np.ndarray) -> Coat:
         coat.covariances[kept],
         coat.opacities[kept],
         coat.colors[kept],
+        coat.damping[kept],
         None if coat.triangles is None else coat.triangles[kept],
         None if coat.weights is None else coat.weights[kept],
     )
@@ -44,10 +52,10 @@ def join_coats(coats: list[Coat]) -> Coat:
         return None if parts[0] is None else np.concatenate(parts)
 
     means, covariances = join("means"), join("covariances")
-    opacities, colors = join("opacities"), join("colors")
+    opacities, colors, damping = join("opacities"), join("colors"), join("damping")
     assert means is not None and covariances is not None
-    assert opacities is not None and colors is not None
-    return Coat(means, covariances, opacities, colors, join("triangles"), join("weights"))
+    assert opacities is not None and colors is not None and damping is not None
+    return Coat(means, covariances, opacities, colors, damping, join("triangles"), join("weights"))
 
 
 def cell_colors(image: F32, cells: Cells) -> F32:

@@ -14,6 +14,8 @@ from scipy.spatial import cKDTree
 from vasa3d.avatar.back import back_mesh
 from vasa3d.avatar.bareness import BEHIND, FRONT, LEFT, RIGHT, hides
 from vasa3d.avatar.coats import (
+    FIRM,
+    LOOSE,
     Coat,
     at_output_detail,
     cell_colors,
@@ -43,6 +45,7 @@ from vasa3d.geometry.meshes import (
     sample_surface,
     vertex_normals,
 )
+from vasa3d.portrait.inpainting import fill_holes
 from vasa3d.types import F32
 
 _LINING_DEPTH_METRES = 0.008
@@ -57,6 +60,10 @@ _NECK_METRES = 0.06
 _CLEAR_METRES = 0.008
 _TURNED_DEGREES = 15.0
 _HAIR_BESIDE_METRES = 0.01
+_RIM_FACING = (0.25, 0.5)
+"""Cosines between view and normal of the layer up to which it is rim, and from which not."""
+_ALIKE = 0.15
+"""Difference of colours below which background and layer cannot be told apart."""
 _SKIN_UNLIKE = 5.0
 """Spreads of skin within which a rim still is skin, in whatever light."""
 _BACK_FILL = 0.75
@@ -71,7 +78,7 @@ class LayerCoats:
     def layer_coats(self, budget: int, lining: int, back: int, seed: int) -> Coat:
         """Hair, clothes and shoulders: what the photo shows, a lining under it and the back, so many cells of each."""
         shape = self.scene.shape
-        foreground = self.scene.analysis.foreground
+        foreground, mixed = self._without_background()
         smooth = np.asarray(cv2.GaussianBlur(foreground, (0, 0), 3.0), np.float32)
         weight = np.where(shape.mask, np.clip(self.scene.analysis.alpha * 1.2, 0, 1), 0.0)
         bulk = (shape.mask & ~shape.strips).astype(np.uint8)
@@ -95,6 +102,8 @@ class LayerCoats:
                 self._plain_cells(lined & ~framed, lining // 5, coarsest=16),
             )
         ]
+        doubtful = mixed[tuple(cells.pixels.T)]
+        front = replace(front, damping=front.damping + (FIRM - LOOSE) * doubtful)
         # A head that is turned far aside in the photo has half its face behind the silhouette.
         # Of what the photo shows only thin strips may go: their pixels are the face's own rim.
         thin = shape.strips[tuple(cells.pixels.T)]
@@ -103,6 +112,28 @@ class LayerCoats:
         behind = self._back_coat(shape, back, seed)
         hidden = [*linings, keep(behind, ~self._over_bare_neck(behind.means))]
         return join_coats([front, *(keep(c, ~self._hides_skin(c.means)) for c in hidden)])
+
+    def _without_background(self) -> tuple[F32, F32]:
+        """Colours (S, S, 3) of the layer without what its rim took from the background, and (S, S) how much it did.
+
+        Background that shines through loose hair, or that the matte holds for hair, covers a small part of the photo
+        but, on a rim that turns away, a large one of the side. A rim that lies between the colours c of the layer
+        further in and those b of the background, at r = c + t (b - c) + what is its own, loses t (b - c).
+        """
+        analysis, shape = self.scene.analysis, self.scene.shape
+        _, normals = surface_points(shape.front, self.scene.camera)
+        facing = -normals @ self.scene.camera.viewmat[2, :3]
+        rim = np.clip((_RIM_FACING[1] - facing) / (_RIM_FACING[1] - _RIM_FACING[0]), 0.0, 1.0)
+        chin = self.scene.analysis.landmarks[152, 1]
+        rim *= shape.mask & (np.arange(len(rim))[:, None] < chin)
+        sure = shape.mask & (rim <= 0.0) & (analysis.alpha > 0.97)
+        inward = fill_holes(analysis.foreground, sure.astype(np.float32))
+        apart = analysis.background - inward
+        share = ((analysis.foreground - inward) * apart).sum(-1)
+        share /= (apart**2).sum(-1) + _ALIKE**2
+        share = (np.clip(share, 0.0, 1.0) * rim).astype(np.float32)
+        cleaned = analysis.foreground - share[..., None] * apart
+        return np.clip(cleaned, 0.0, 1.0).astype(np.float32), np.clip(4.0 * share, 0.0, 1.0)
 
     def _skin_or_light(self, cells: Cells) -> np.ndarray:
         """(N,) bool cells in the colours of skin or brighter: beside a face, skin and light from behind, no hair."""
@@ -243,6 +274,7 @@ class LayerCoats:
             covariances=outer_covariances([*axes, thickness]),
             opacities=np.full(len(means), 0.97, np.float32),
             colors=self.scene.back_colors(means),
+            damping=np.full(len(means), LOOSE, np.float32),
             weights=shape.weights[rows, cols],
         )
 
@@ -288,6 +320,7 @@ class LayerCoats:
             covariances=self.scene.footprints(at, normals[rows, cols], sigma, shapes),
             opacities=np.clip(opacity, 0.02, 0.97).astype(np.float32),
             colors=cell_colors(image, cells),
+            damping=np.full(len(at), LOOSE, np.float32),
             weights=shape.weights[rows, cols],
         )
 

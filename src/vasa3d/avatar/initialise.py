@@ -17,6 +17,7 @@ from PIL import Image
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.coats import (
+    FIRM,
     Coat,
     join_coats,
 )
@@ -31,11 +32,6 @@ from vasa3d.geometry.covariances import split_covariances
 from vasa3d.head import ArkitHead
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
 from vasa3d.types import F32, Camera
-
-_LAYER_DAMPING = 0.6
-"""Of first colours of the layer in the solve, in pixels."""
-_FLAT_DAMPING = 8.0
-"""The same of skin that the photo sees at a flat angle and mixes with what lies beside."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +88,7 @@ def initialise(
         background_bytes=_encode_picture(analysis.background),
         provenance=dict(provenance),
     )
-    damping = np.full(len(gaussians), _LAYER_DAMPING, np.float32)
-    on_head = skin.color_damping(surface)
-    damping[: len(on_head)] = on_head
+    damping = np.concatenate([coat.damping for coat in (*surface, layer)])
     return with_solved_colors(avatar, analysis, damping, config.solve_side)
 
 
@@ -112,7 +106,7 @@ def with_solved_colors(avatar: Avatar, analysis: Analysis, damping: F32, side: i
     posed = avatar.posed_vertices(avatar.photo_latents)
     flat = flat_faces(posed, avatar.head, camera_center(camera))[avatar.gaussians.triangles]
     damping = damping.copy()
-    damping[: len(flat)] = np.maximum(damping[: len(flat)], _FLAT_DAMPING * flat)
+    damping[: len(flat)] = np.maximum(damping[: len(flat)], FIRM * flat)
     weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)
     colors = solve_colors(
         avatar.pose(avatar.photo_latents),

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from vasa3d.avatar.coats import (
+    FIRM,
+    LOOSE,
     Coat,
     at_output_detail,
     cell_colors,
@@ -51,8 +53,6 @@ _EYE_VISIBLE_METRES = 0.006
 _MIN_SEEN = 12
 _WHITE_FROM = 1.15
 """Distance from the axis of an eye, in radii of its iris, from which it is white."""
-_DAMPING, _FIRM = 0.6, 8.0
-"""Of first colours in the solve, in pixels."""
 _FLANK_STRETCH = 1.35
 """Of the base coat where nothing lies over it: cracks would show the dark inside."""
 _EAR_SHADE = 0.62
@@ -70,18 +70,6 @@ class SurfaceCoats:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.skin = self._skin_colors()
-
-    def color_damping(self, surface: list[Coat]) -> F32:
-        """(S,) how firmly the Gaussians of base and detail coat keep their first colours in the solve.
-
-        Folded skin and inner mouth keep them, whatever little of them the photo shows.
-        """
-        base, detail = (coat.triangles for coat in surface)
-        assert base is not None and detail is not None
-        still = self.scene.folded | self.scene.inner_mouth()
-        firm = np.where(still, _FIRM, _DAMPING)
-        loose = np.where(self.scene.folded, _FIRM, _DAMPING)
-        return np.concatenate([firm[base], loose[detail]]).astype(np.float32)
 
     def detail_coat(self, budget: int) -> Coat:
         """One Gaussian per cell of the photo on skin and inner mouth; eyes and folded skin belong to the base coat."""
@@ -118,6 +106,7 @@ class SurfaceCoats:
             covariances=transform_covariances(covariances, linear[:, :, :3]),
             opacities=(0.97 * (1.0 - self.scene.grazed[rows, cols])).astype(np.float32),
             colors=cell_colors(rgb, cells),
+            damping=np.where(self.scene.folded, FIRM, LOOSE)[face].astype(np.float32),
             triangles=face,
         )
 
@@ -210,11 +199,14 @@ class SurfaceCoats:
         step, inside = self._drawn_inside(posed)
         means += np.einsum("nij,nj->ni", self.scene.to_canonical[face][:, :, :3], step)
         posed = posed + step
+        # Folded skin and inner mouth keep their colours, whatever little of them the photo shows.
+        still = self.scene.folded | self.scene.inner_mouth()
         coat = Coat(
             means=means.astype(np.float32),
             covariances=disc_covariances(normals, sigma),
             opacities=np.full(count, 0.97, np.float32),
             colors=self._base_colors(face, bary, posed),
+            damping=np.where(still, FIRM, LOOSE)[face].astype(np.float32),
             triangles=face,
         )
         lined = cv2.erode(self.scene.shape.rear.astype(np.uint8), np.ones((25, 25), np.uint8))
