@@ -105,10 +105,11 @@ class OnnxGraph:
         """x weight + bias, with numbers kept as float16."""
         return self.add("Add", self.add("MatMul", x, self.halves(weight)), self.halves(bias))
 
-    def normal(self, x: str, width: int) -> str:
-        """(x - mean x) / sqrt(var x + 1e-5) of rows of a width."""
-        ones = self.constant(np.ones(width, np.float32))
-        return self.add("LayerNormalization", x, ones, axis=-1, epsilon=1e-5)
+    def normal(self, x: str, scale: np.ndarray, shift: np.ndarray | None = None) -> str:
+        """Rows (x - mean x) / sqrt(var x + 1e-5), times ``scale`` (width,) and plus ``shift``, in float32."""
+        change = [scale] if shift is None else [scale, shift]
+        named = [self.constant(np.ascontiguousarray(part, np.float32)) for part in change]
+        return self.add("LayerNormalization", x, *named, axis=-1, epsilon=1e-5)
 
     def add(
         self,

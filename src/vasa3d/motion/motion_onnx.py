@@ -79,10 +79,18 @@ class _Writer:
         self._graph, self._weights, self._config = graph, weights, config
         s = weights.shape
         self._head_size = s.width // s.heads
-        self._past_shape = (s.heads, s.context, self._head_size)
+        # Keys are kept as scores need them, with the places along the last axis.
+        self._shapes = {
+            "keys": (s.heads, self._head_size, s.context),
+            "values": (s.heads, s.context, self._head_size),
+        }
+        self._root = self._real(np.array(self._head_size**-0.5, np.float32))
         self._matrices: dict[str, str] = {}
-        past = s.heads * s.context * self._head_size
-        self.sizes = {f"{part}{i}": past for i in range(s.layers) for part in ("keys", "values")}
+        self.sizes = {
+            f"{part}{i}": s.heads * s.context * self._head_size
+            for i in range(s.layers)
+            for part in self._shapes
+        }
         self.sizes |= {
             "taken": s.context, "started": 1,
             "settled": BLOCK * STATE_SIZE, "before": STATE_SIZE,
@@ -92,9 +100,9 @@ class _Writer:
         graph, sizes = self._graph, self.sizes
         graph.add("Split", "state", graph.integers(*sizes.values()), outputs=tuple(sizes), axis=0)
         past = {
-            name: self._shaped(name, *self._past_shape)
-            for name in sizes
-            if name.startswith(("keys", "values"))
+            f"{part}{i}": self._shaped(f"{part}{i}", *shape)
+            for i in range(self._weights.shape.layers)
+            for part, shape in self._shapes.items()
         }
         rest = self._real(self._weights.rest)
         settled = graph.add("Add", self._shaped("settled", BLOCK, STATE_SIZE), rest)
@@ -121,11 +129,13 @@ class _Writer:
         heard = graph.slice("voice", 0, BLOCK)
         tokens = self._tokens(steps, settled, heard, np.ones((BLOCK, 1), np.float32), 1.0)
         fresh: dict[str, str] = {}
-        self._transform(tokens, 1, 1.0, past, "taken", self._weights.causal_biases, fresh)
+        biases = self._biases(self._weights.causal_biases, "taken")
+        self._transform(tokens, 1, 1.0, past, biases, fresh)
         kept = {}
         for name, old in past.items():
-            new = self._shaped(fresh[name], self._past_shape[0], BLOCK, self._head_size)
-            kept[name] = graph.slice(graph.add("Concat", old, new, axis=1), BLOCK, None, 1)
+            axis = 2 if name.startswith("keys") else 1
+            new = graph.add("Squeeze", fresh[name], graph.integers(0))
+            kept[name] = graph.slice(graph.add("Concat", old, new, axis=axis), BLOCK, None, axis)
         here = graph.add("Mul", self._real(np.ones(BLOCK, np.float32)), "started")
         taken = graph.slice(graph.add("Concat", "taken", here, axis=0), BLOCK, None)
         return kept, taken
@@ -145,12 +155,13 @@ class _Writer:
             ways.append((silent, np.zeros_like(known), 1.0, -c.voice_guidance))
         if c.wish_guidance:
             ways.append((heard, known, 0.0, -c.wish_guidance))
+        biases = self._biases(w.biases, taken)
         for k in range(c.steps):
             tau, then = k / c.steps, (k + 1) / c.steps
             rows = [self._tokens(y, here, *way[:3]) for way in ways]
             tokens = graph.add("Concat", *rows, axis=0)
-            x = self._transform(tokens, len(ways), tau, past, taken, w.biases, None)
-            told = self._linear(graph.normal(x, w.shape.width), "outputs")
+            x = self._transform(tokens, len(ways), tau, past, biases, None)
+            told = self._linear(graph.normal(x, np.ones(w.shape.width)), "outputs")
             clean = None
             for i, way in enumerate(ways):
                 part = graph.slice(told, i * BLOCK, (i + 1) * BLOCK)
@@ -160,6 +171,14 @@ class _Writer:
             share = self._real(np.array((then - tau) / (1.0 - tau), np.float32))
             y = graph.add("Add", y, graph.add("Mul", graph.add("Sub", clean, y), share))
         return graph.add("Add", last, graph.add("Mul", y, self._real(w.reach)))
+
+    def _biases(self, distances: F32, taken: str) -> list[str]:
+        """Per layer what is added to the scores, which hides places that are not taken."""
+        graph = self._graph
+        seen = graph.add("Sub", taken, self._real(np.ones(1, np.float32)))
+        seen = graph.add("Mul", seen, self._real(np.array(_HIDDEN, np.float32)))
+        seen = graph.add("Concat", seen, self._real(np.zeros(BLOCK, np.float32)), axis=0)
+        return [graph.add("Add", self._real(layer), seen) for layer in distances]
 
     def _tokens(self, change: str, state: str, voice: str, known: np.ndarray, asked: float) -> str:
         graph = self._graph
@@ -175,23 +194,18 @@ class _Writer:
         ways: int,
         tau: float,
         past: dict[str, str],
-        taken: str,
-        biases: F32,
+        biases: list[str],
         fresh: dict[str, str] | None,
     ) -> str:
         """(ways * BLOCK, width) behind the last layer; ``fresh`` is filled with keys and values."""
         graph, w = self._graph, self._weights
-        seen = graph.add("Sub", taken, self._real(np.ones(1, np.float32)))
-        seen = graph.add("Mul", seen, self._real(np.array(_HIDDEN, np.float32)))
-        seen = graph.add("Concat", seen, self._real(np.zeros(BLOCK, np.float32)), axis=0)
         mods = w.modulation(tau)
         x = self._linear(tokens, "inputs")
         for i in range(w.shape.layers):
-            bias = graph.add("Add", self._real(biases[i]), seen)
-            normal = self._modulated(x, mods[i, 0], mods[i, 1])
-            mixed = self._attend(normal, ways, i, past, bias, fresh)
+            normal = graph.normal(x, mods[i, 0], mods[i, 1])
+            mixed = self._attend(normal, ways, i, past, biases[i], fresh)
             x = graph.add("Add", x, self._linear(mixed, f"join.{i}"))
-            normal = self._modulated(x, mods[i, 2], mods[i, 3])
+            normal = graph.normal(x, mods[i, 2], mods[i, 3])
             wide = graph.add("Relu", self._linear(normal, f"widen.{i}"))
             x = graph.add("Add", x, self._linear(wide, f"narrow.{i}"))
         return x
@@ -207,25 +221,20 @@ class _Writer:
     ) -> str:
         """Attention of each way's block to the frames before and to itself."""
         graph, s = self._graph, self._weights.shape
-        split = self._shaped(self._linear(x, f"attend.{layer}"), ways, BLOCK, 3, s.heads, -1)
-        parts = [
-            self._shaped(graph.slice(split, j, j + 1, 2), ways, BLOCK, s.heads, self._head_size)
-            for j in range(3)
-        ]
-        query, key, value = (graph.add("Transpose", part, perm=(0, 2, 1, 3)) for part in parts)
-        keys, values = past[f"keys{layer}"], past[f"values{layer}"]
+        joint = self._linear(x, f"attend.{layer}")
+        joint = self._shaped(joint, ways, BLOCK, 3 * s.heads, self._head_size)
+        joint = graph.add("Transpose", joint, perm=(0, 2, 1, 3))
+        query, key, value = self._split(joint, (s.heads, s.heads, s.heads), 1)
+        key = graph.add("Transpose", key, perm=(0, 1, 3, 2))
+        old_key, old_value = past[f"keys{layer}"], past[f"values{layer}"]
         if fresh is not None:
             fresh |= {f"keys{layer}": key, f"values{layer}": value}
-        root = self._real(np.array(self._head_size**-0.5, np.float32))
-        query = graph.add("Mul", query, root)
-        scores = [
-            graph.add("MatMul", query, graph.add("Transpose", old, perm=axes))
-            for old, axes in ((keys, (0, 2, 1)), (key, (0, 1, 3, 2)))
-        ]
+        query = graph.add("Mul", query, self._root)
+        scores = [graph.add("MatMul", query, keys) for keys in (old_key, key)]
         scores = graph.add("Add", graph.add("Concat", *scores, axis=3), bias)
-        shares = graph.add("Softmax", scores, axis=-1)
-        before = graph.add("MatMul", graph.slice(shares, 0, s.context, 3), values)
-        beside = graph.add("MatMul", graph.slice(shares, s.context, None, 3), value)
+        shares = self._split(graph.add("Softmax", scores, axis=-1), (s.context, BLOCK), 3)
+        before = graph.add("MatMul", shares[0], old_value)
+        beside = graph.add("MatMul", shares[1], value)
         mixed = graph.add("Transpose", graph.add("Add", before, beside), perm=(0, 2, 1, 3))
         return self._shaped(mixed, ways * BLOCK, s.width)
 
@@ -242,11 +251,6 @@ class _Writer:
         bounds = (self._real(np.array(value, np.float32)) for value in (0.0, 1.0))
         graph.add("Clip", x, *bounds, outputs=("channels",))
 
-    def _modulated(self, x: str, scale: F32, shift: F32) -> str:
-        normal = self._graph.normal(x, self._weights.shape.width)
-        scaled = self._graph.add("Mul", normal, self._real(scale))
-        return self._graph.add("Add", scaled, self._real(shift))
-
     def _linear(self, x: str, name: str) -> str:
         """x times a matrix, plus its bias; each is written once, however often it is used."""
         graph, tensors = self._graph, self._weights.tensors
@@ -255,6 +259,12 @@ class _Writer:
                 self._matrices[part] = graph.halves(tensors[part])
         product = graph.add("MatMul", x, self._matrices[f"{name}.weight"])
         return graph.add("Add", product, self._matrices[f"{name}.bias"])
+
+    def _split(self, x: str, sizes: tuple[int, ...], axis: int) -> tuple[str, ...]:
+        """Consecutive parts of a value along an axis."""
+        names = tuple(f"{x}_{i}" for i in range(len(sizes)))
+        self._graph.add("Split", x, self._graph.integers(*sizes), outputs=names, axis=axis)
+        return names
 
     def _shaped(self, x: str, *shape: int) -> str:
         return self._graph.add("Reshape", x, self._graph.integers(*shape))

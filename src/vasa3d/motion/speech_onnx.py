@@ -119,7 +119,7 @@ class _Writer:
         for i, (layer, kernel, mix) in enumerate(zip(w.layers, w.kernels, w.mixes, strict=True)):
             x = self._layer(i, x, seen, layer, kernel, mix)
             seen += layer.ahead
-        logits = graph.affine(graph.normal(x, len(w.head[0])), *w.head)
+        logits = graph.affine(graph.normal(x, np.ones(len(w.head[0]))), *w.head)
         count = graph.integers(len(SOUNDS), 1)
         graph.add("Split", logits, count, outputs=("classes", "lips"), axis=1)
         graph.add("Softmax", "classes", outputs=("sounds",), axis=1)
@@ -146,7 +146,7 @@ class _Writer:
         graph = self._graph
         span = (layer.kernel - 1) * layer.dilation
         width = len(kernel[0]) // layer.kernel
-        seen = x if mix is None else graph.normal(x, width)
+        seen = x if mix is None else graph.normal(x, np.ones(width))
         # Convolutions are padded with zeros, not with what the biases make of nothing.
         start = self._weights.frames_ahead - behind
         here = graph.slice(self._inside, start, -behind if behind else None)
