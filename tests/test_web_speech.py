@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
+from test_server import start
 from vasa3d.audio.clips import load_audio
 from vasa3d.audio.features import log_mel
 from vasa3d.motion.conditions import CONDITION_SIZE
@@ -24,6 +26,7 @@ from vasa3d.motion.motion_onnx import motion_onnx
 from vasa3d.motion.speech import EncoderStream, closure_threshold, encode, load_speech_weights
 from vasa3d.motion.speech_onnx import speech_onnx, state_size
 from vasa3d.motion.voice import VOICE_SIZE
+from vasa3d.server.site import SITE_FILES, site_file
 from vasa3d.server.tables import speech_tables
 from vasa3d.weights import assets_dir
 
@@ -190,3 +193,19 @@ def test_the_page_makes_the_same_motion(tmp_path: Path, monkeypatch: pytest.Monk
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "skipped" not in done.stdout
+
+
+def test_a_server_gives_all_that_speech_needs_once(tmp_path: Path) -> None:
+    for server in start(tmp_path / "s"):
+        address = f"http://127.0.0.1:{server.port}"
+        policy = httpx.get(address).headers["content-security-policy"]
+        assert "'wasm-unsafe-eval'" in policy
+        for name in ("speech.js", "onnxruntime.wasm.gz", "speech.onnx", "motion.onnx"):
+            answer = httpx.get(f"{address}/{name}")
+            assert answer.content == site_file(name)
+            again = httpx.get(
+                f"{address}/{name}", headers={"If-None-Match": answer.headers["etag"]}
+            )
+            assert again.status_code == 304 and not again.content
+        # With the avatar apart, what a page loads to speak.
+        assert sum(len(site_file(name)) for name in SITE_FILES) < 12e6

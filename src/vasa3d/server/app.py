@@ -173,7 +173,8 @@ class LiveServer:
 
     async def _file(self, request: Request) -> Response:
         name = request.url.path.removeprefix("/")
-        return Response(site_file(name), headers=_HEADERS, media_type=_TYPES[Path(name).suffix])
+        data = await asyncio.to_thread(site_file, name)
+        return self._data(request, data, _TYPES[Path(name).suffix])
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "sessions": self.metrics.sessions})
@@ -190,6 +191,10 @@ class LiveServer:
             data = await asyncio.to_thread(self._shelf.get, request.path_params["name"])
         except KeyError:
             return PlainTextResponse("there is no such avatar", 404, headers=_HEADERS)
+        return self._data(request, data, "application/octet-stream")
+
+    def _data(self, request: Request, data: bytes, media_type: str) -> Response:
+        """Bytes for this page and those that may use us; none where the browser has the same already."""
         tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
         headers = {**_HEADERS, "ETag": tag}
         origin = request.headers.get("origin")
@@ -197,7 +202,7 @@ class LiveServer:
             headers |= {"Access-Control-Allow-Origin": str(origin), "Vary": "Origin"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(data, headers=headers, media_type="application/octet-stream")
+        return Response(data, headers=headers, media_type=media_type)
 
     @staticmethod
     def _refusal() -> Response:
