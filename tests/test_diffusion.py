@@ -103,7 +103,8 @@ def test_memory_stays_bounded() -> None:
     for _ in range(60):
         sampler.push(voice(8))
     assert len(sampler._voice) <= 2 * BLOCK
-    assert sampler._denoiser._past.shape[3] == SHAPE.context + 3 * BLOCK
+    assert sampler._denoiser._keys.shape[3] == 32
+    assert sampler._denoiser._values.shape[2] == 32
 
 
 def scenes(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:

@@ -58,7 +58,7 @@ def _products(rows: int) -> Callable[..., Any]:
     """An intrinsic that adds the products of so many rows with one panel to their sums."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        out, o, stride_out, x, i, stride_x, panels, p, inner = values
+        out, o, stride_out, x, i, stride_x, panels, p, stride_p, inner = values
         out, x, panels = (
             make_array(signature.args[n])(context, builder, array).data
             for n, array in ((0, out), (3, x), (6, panels))
@@ -81,7 +81,7 @@ def _products(rows: int) -> Callable[..., Any]:
             for row in places
         ]
         with cgutils.for_range(builder, inner) as loop:
-            at = builder.add(p, builder.mul(loop.index, word(WIDTH)))
+            at = builder.add(p, builder.mul(loop.index, stride_p))
             weights = [
                 builder.load(lanes(panels, builder.add(at, word(h))), align=4) for h in halves
             ]
@@ -99,17 +99,17 @@ def _products(rows: int) -> Callable[..., Any]:
         return context.get_dummy_value()
 
     @intrinsic
-    def products(typingctx, out, o, stride_out, x, i, stride_x, panels, p, inner):
-        """out[o + r stride_out + c] += sum_k x[i + r stride_x + k] panels[p + k WIDTH + c], places not checked.
+    def products(typingctx, out, o, stride_out, x, i, stride_x, panels, p, stride_p, inner):
+        """out[o + r stride_out + c] += sum_k x[i + r stride_x + k] panels[p + k stride_p + c], places not checked.
 
         ``out``, ``x`` and ``panels`` are contiguous float32 arrays, all others integers; c < WIDTH, k < ``inner``.
         """
-        return types.void(out, o, stride_out, x, i, stride_x, panels, p, inner), generate
+        return types.void(out, o, stride_out, x, i, stride_x, panels, p, stride_p, inner), generate
 
     return products
 
 
-_four_rows, _one_row = _products(4), _products(1)
+four_rows, one_row = _products(4), _products(1)
 
 
 @njit(nogil=True, cache=True)
@@ -132,10 +132,10 @@ def add_product(x, first, rows, inner, panels, start, out):
         p = c * length + start * WIDTH
         for r in range(0, whole, 4):
             o, i = r * size + c * WIDTH, (first + r) * stride
-            _four_rows(out, o, size, x, i, stride, panels, p, inner)
+            four_rows(out, o, size, x, i, stride, panels, p, WIDTH, inner)
         for r in range(whole, rows):
             o, i = r * size + c * WIDTH, (first + r) * stride
-            _one_row(out, o, size, x, i, stride, panels, p, inner)
+            one_row(out, o, size, x, i, stride, panels, p, WIDTH, inner)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"}, error_model="numpy")
@@ -165,6 +165,15 @@ def normalised_product(x, inner, panels, bias):
 
 
 @njit(nogil=True, cache=True)
+def rectify(x):
+    """ReLU of (n, C) rows, in place."""
+    for r in range(len(x)):
+        row = x[r]
+        for c in range(len(row)):
+            row[c] = row[c] if row[c] > np.float32(0.0) else np.float32(0.0)
+
+
+@njit(nogil=True, cache=True)
 def convolve(seen, taps, dilation, kernel, bias, out):
     """Convolution in time and ReLU: out[t] = relu(b + sum_i seen[t + i dilation] W_i).
 
@@ -180,9 +189,7 @@ def convolve(seen, taps, dilation, kernel, bias, out):
     out[:] = bias
     for i in range(taps):
         add_product(seen, i * dilation, len(out), inner, kernel, i * inner, out)
-    for t in range(len(out)):
-        for c in range(out.shape[1]):
-            out[t, c] = max(out[t, c], np.float32(0.0))
+    rectify(out)
 
 
 @njit(nogil=True, cache=True)

@@ -31,7 +31,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vasa3d.errors import InputError
-from vasa3d.kernels.layers import add_product, normalised_product, pack, pad
+from vasa3d.kernels.layers import add_product, normalised_product, pack, pad, padded
 from vasa3d.kernels.transformer import transform
 from vasa3d.motion.conditions import CONDITION_SIZE
 from vasa3d.motion.latents import LATENT_SIZE
@@ -204,8 +204,10 @@ class Denoiser:
         """Forget what came before."""
         s = self.shape
         # Keys and values of the frames before; the last places are for the frames at hand.
-        places = s.context + MOST_WAYS * BLOCK
-        self._past = np.zeros((s.layers, 2, s.heads, places, s.width // s.heads), np.float32)
+        places = padded(s.context + MOST_WAYS * BLOCK)
+        size = s.width // s.heads
+        self._keys = np.zeros((s.layers, s.heads, size, places), np.float32)
+        self._values = np.zeros((s.layers, s.heads, places, padded(size)), np.float32)
         self._known = 0
 
     def denoise(self, inputs: F32, tau: float) -> F32:
@@ -218,7 +220,8 @@ class Denoiser:
         """Take the clean inputs (BLOCK, inputs) of frames that are settled."""
         self._pass(inputs, 1.0, self._weights.causal_biases)
         window = self.shape.context
-        self._past[:, :, :, :window] = self._past[:, :, :, BLOCK : window + BLOCK].copy()
+        for frames in (self._keys.swapaxes(2, 3), self._values):
+            frames[:, :, :window] = frames[:, :, BLOCK : window + BLOCK].copy()
         self._known = min(self._known + BLOCK, self.shape.context)
 
     def _pass(self, inputs: F32, tau: float, bias: F32) -> F32:
@@ -230,5 +233,7 @@ class Denoiser:
         add_product(inputs, 0, len(inputs), s.inputs, weight, 0, x)
         layers = [part for name in LAYER_PARTS for part in packed[name]]
         mods = self._weights.modulation(tau)
-        transform(x, s.width, self._past, s.context - self._known, s.context, bias, mods, *layers)
+        first = s.context - self._known
+        keys, values = self._keys, self._values
+        transform(x, s.width, keys, values, first, s.context, bias, mods, *layers)
         return x
