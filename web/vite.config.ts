@@ -25,6 +25,8 @@ function compressedRuntime(): Plugin {
 /** One file of the player, beside the page that shows it; both go into the Python package. */
 export default defineConfig({
   base: "./",
+  // What is taken from others says so in the file that is shipped.
+  esbuild: { legalComments: "inline" },
   plugins: [compressedRuntime()],
   build: {
     outDir: "../src/vasa3d/assets/web",

@@ -52,6 +52,7 @@ _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".gz": "application/gzip",
     ".onnx": "application/octet-stream",
+    ".txt": "text/plain; charset=utf-8",
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval' blob:; "

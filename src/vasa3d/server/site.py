@@ -29,6 +29,7 @@ from vasa3d.weights import assets_dir
 
 BUILT_FILES = (
     "index.html", "page.css", "page.js", "player.js", "speech.js", "onnxruntime.wasm.gz",
+    "onnxruntime.licence.txt",
 )  # fmt: skip
 _NETWORKS = {"speech.onnx": speech_onnx, "motion.onnx": motion_onnx}
 SITE_FILES = (*BUILT_FILES, *_NETWORKS)
