@@ -39,6 +39,8 @@ import type { FrameAnswer } from "./worker";
 const FADE_SECONDS = 0.18;
 /** Motion that is there before its sound begins, so that the network may hesitate. */
 const HEAD_START_SECONDS = 0.25;
+/** A head that follows a microphone from further behind is no use. */
+const MOST_LAG_SECONDS = 5;
 const MAX_PIXEL_RATIO = 2;
 const MAX_SIDE = 2048;
 const POLL_MILLISECONDS = 10;
@@ -299,6 +301,9 @@ export class Player extends EventTarget {
 
   private async follow(speaker: Speaker, stream: MediaStream, epoch: number): Promise<void> {
     let turn: Turn | null = null;
+    let heard = 0;
+    // A microphone that is unplugged has said all that it will say.
+    for (const track of stream.getAudioTracks()) track.onended = () => turn?.end();
     const done = new Promise<void>((resolve, reject) => {
       captureStream(stream, (samples, rate) => {
         if (epoch !== this.epoch) return;
@@ -307,6 +312,10 @@ export class Player extends EventTarget {
           this.perform(new EchoPerformance(turn)).then(resolve, reject);
         }
         void turn.push(samples);
+        heard += samples.length / rate;
+        if (heard - turn.track.duration < MOST_LAG_SECONDS) return;
+        reject(new Error("motion does not keep up with the sound; this takes a faster device"));
+        this.interrupt();
       }).then((stop) => {
         if (epoch === this.epoch) this.stopCapture = stop;
         else stop();
