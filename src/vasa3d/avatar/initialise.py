@@ -17,7 +17,6 @@ from PIL import Image
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.coats import (
-    FIRM,
     Coat,
     join_coats,
 )
@@ -32,6 +31,9 @@ from vasa3d.geometry.covariances import split_covariances
 from vasa3d.head import ArkitHead
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
 from vasa3d.types import F32, Camera
+
+_FLAT_DAMPING = 2.5
+"""Of skin that the photo sees at a flat angle and mixes with what lies beside: it stays clean from the side."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def with_solved_colors(avatar: Avatar, analysis: Analysis, damping: F32, side: i
     posed = avatar.posed_vertices(avatar.photo_latents)
     flat = flat_faces(posed, avatar.head, camera_center(camera))[avatar.gaussians.triangles]
     damping = damping.copy()
-    damping[: len(flat)] = np.maximum(damping[: len(flat)], FIRM * flat)
+    damping[: len(flat)] = np.maximum(damping[: len(flat)], _FLAT_DAMPING * flat)
     weight = np.clip((framing_of(analysis.alpha, side) - 0.5) / 0.3, 0.0, 1.0)
     colors = solve_colors(
         avatar.pose(avatar.photo_latents),
