@@ -56,7 +56,7 @@ def check_array(
         raise ValueError(f"{name} must have shape {want_text}, got {value.shape}")
     if value.dtype != dtype:
         raise ValueError(f"{name} must be {np.dtype(dtype).name}, got {value.dtype.name}")
-    if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or Inf")
 
 

@@ -1,4 +1,4 @@
-"""Smooth steps and bumps in time, for the few times that a stream asks for at once."""
+"""Smooth steps, bumps and tracks in time, for the few times that a stream asks for at once."""
 
 from __future__ import annotations
 
@@ -30,3 +30,17 @@ def add_bump(out, times, start, size, rise, hold, fall):
         since = times[i] - start
         bump = size * _eased(since / rise) * (1.0 - _eased((since - rise - hold) / fall))
         out[i] = max(out[i], bump)
+
+
+@njit(nogil=True, cache=True)
+def interpolate(track, at):
+    """(n, C) rows of a track (T, C) float32 at places (n,) float64, linear between rows, the outer ones beyond."""
+    last = len(track) - 1
+    out = np.empty((len(at), track.shape[1]), np.float32)
+    for i in range(len(at)):
+        low = min(max(int(np.floor(at[i])), 0), last)
+        high = min(low + 1, last)
+        share = np.float32(min(max(at[i] - low, 0.0), 1.0))
+        for c in range(track.shape[1]):
+            out[i, c] = track[low, c] * (np.float32(1.0) - share) + track[high, c] * share
+    return out

@@ -19,6 +19,7 @@ import numpy as np
 
 from vasa3d.audio.features import FRAME_RATE
 from vasa3d.errors import InputError
+from vasa3d.kernels.easing import interpolate
 from vasa3d.motion import coarticulation
 from vasa3d.motion.controls import EMOTIONS, MotionControls, emotion_offsets
 from vasa3d.motion.denoiser import BLOCK, load_denoiser_weights
@@ -148,7 +149,8 @@ class MotionStream:
         self.config = config or GeneratorConfig()
         self._transcript = transcript
         self._threshold = closure_threshold()
-        self._emotion = emotion_offsets(self.controls.emotion)
+        emotion = self.controls.emotion
+        self._emotion = emotion_offsets(emotion) if any(emotion.values()) else None
         self.reset()
 
     def reset(self) -> None:
@@ -201,7 +203,8 @@ class MotionStream:
         """
         samples = np.asarray(samples, np.float32)
         self._samples_in += len(samples)
-        self._listener.listen(samples)
+        if self._life is not None:
+            self._listener.listen(samples)
         self._hear(self._encoder.push(samples))
         return self._take(max(self._frames_out, self._ready()))
 
@@ -234,7 +237,8 @@ class MotionStream:
             setattr(self, name, np.concatenate([track[: now - self._first], end]))
         self._voice[-len(fade) :, 1] = np.maximum(self._voice[-len(fade) :, 1], 1.0)
         if self._life is not None:
-            quiet = VoiceStream().push(_silence(STEPS), np.zeros(STEPS), np.ones(STEPS))
+            none = np.zeros(STEPS, np.float32)
+            quiet = VoiceStream().push(_silence(STEPS), none, none + np.float32(1.0))
             missing = resume // STEPS - self._tokens
             self._life.hear(np.repeat(quiet, max(0, missing), axis=0))
             self._tokens = resume // STEPS
@@ -295,11 +299,13 @@ class MotionStream:
             dyn, pose = self._life.at(times)
             self._speak(dyn, mouth[:, :-1], contact, belief[:, None])
         pose[:, 5] += np.float32((1.0 - self.controls.distance) * CAMERA_DISTANCE_METRES)
-        steady, opening, closing = self._emotion
-        dyn += steady + opening * (1.0 - contact) + closing * contact
+        if self._emotion is not None:
+            steady, opening, closing = self._emotion
+            dyn += steady + opening * (1.0 - contact) + closing * contact
         self._frames_out = stop
         self._forget(times[-1])
-        return MotionLatents(np.clip(dyn, 0.0, 1.0).astype(np.float32), pose, self.fps)
+        dyn = np.minimum(np.maximum(dyn, np.float32(0.0)), np.float32(1.0))
+        return MotionLatents(dyn, pose, self.fps)
 
     def _speak(self, dyn: F32, mouth: F32, contact: F32, belief: F32) -> None:
         """Give a living face its lips, in place."""
@@ -338,8 +344,4 @@ def _tail(activity: SpeechActivity, count: int) -> SpeechActivity:
 
 def _sample(track: F32, times: np.ndarray, first: int) -> F32:
     """Rows of a track of ``FRAME_RATE`` whose row 0 is frame ``first``, linear between rows."""
-    at = times * FRAME_RATE - first
-    low = np.clip(np.floor(at).astype(int), 0, len(track) - 1)
-    high = np.minimum(low + 1, len(track) - 1)
-    share = np.clip(at - low, 0.0, 1.0)[:, None].astype(np.float32)
-    return (track[low] * (1.0 - share) + track[high] * share).astype(np.float32)
+    return interpolate(track, times * FRAME_RATE - first)
