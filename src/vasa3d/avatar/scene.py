@@ -38,6 +38,8 @@ _FOLDED_LID = 1.5
 """Skin (and lids) whose area is this many times larger in canonical space than in the photo is folded away there."""
 _LEAST_VEIL_PIXELS = 25
 """A rim beside bare skin that is thinner is light from behind or an earring, no hair."""
+_CLOTHES_UNLIKE, _LEAST_CLOTHES = 3.2, 0.3
+"""Spreads of skin beyond which something is clothes, and their least share below the collar; else shoulders are bare."""
 _REAR_COLLAR = 0.3
 _GRAZING_DEGREES = ((80.0, 86.0), (54.0, 66.0))
 """Angles between view and normal from which, and up to which, detail fades: in the middle of the face and around."""
@@ -196,7 +198,7 @@ class Scene:
         """Rows between which the hair ends behind."""
         points = self.analysis.landmarks
         chin, mouth = float(points[152, 1]), float(points[13, 1])
-        return mouth - 0.5 * (chin - mouth), mouth + 0.2 * (chin - mouth)
+        return mouth - 0.9 * (chin - mouth), mouth - 0.25 * (chin - mouth)
 
     def rear_collar(self) -> float:
         """Row down to which the neck is bare from behind: collars are higher there than at the throat."""
@@ -209,6 +211,10 @@ class Scene:
         """Colours of the back: clothes and neck go on around, the skull is covered by its hair."""
         skin = self.faces_of("skin") & ~self._layer_faces()
         outline = self._sure() & ~(self.shown(skin) & self.covered)
+        low = np.arange(len(outline))[:, None] + 0.5 > self.rear_collar()
+        clothes = outline & low & (self.unlike_skin > _CLOTHES_UNLIKE)
+        if clothes.sum() > _LEAST_CLOTHES * (outline & low).sum():
+            outline &= clothes | ~low  # what shows of the throat is no collar
         pixels, depth = project(self.posed, self.camera)
         ears, scalp = self.head.regions["ears"], self.head.regions["scalp"]
         plane = float(np.median(depth[ears]))
