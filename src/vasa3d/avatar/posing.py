@@ -1,8 +1,9 @@
 """Shape and posing of an avatar's Gaussians as differentiable functions of torch tensors.
 
 They stand here and not in the renderer, which knows Gaussians of the world by their covariances
-only: rotations and scales, triangles and joints that carry Gaussians are the avatar's. Results and
-gradients do not depend on the number of threads; each function can be differentiated once.
+only: rotations and scales, triangles and joints that carry Gaussians are the avatar's. On the CPU,
+results and gradients do not depend on the number of threads, and each function can be
+differentiated once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from vasa3d.kernels import plain
 from vasa3d.kernels.posing import differentiate_posing, pose_gaussians
 from vasa3d.kernels.shapes import differentiate_shapes, shape_covariances
 from vasa3d.types import F32, I32
@@ -22,9 +24,9 @@ def covariances_from(quats: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Covariances R diag(s^2) R^T; ``kernels.shapes`` holds the equations.
 
     Args:
-        quats: (N, 4) float32 quaternions wxyz of any length, on the CPU. One that is zero or not
-            finite has a covariance of NaN, which is not drawn, and no gradients.
-        scales: (N, 3) float32 standard deviations, metres.
+        quats: (N, 4) float32 quaternions wxyz of any length. One that is zero or not finite has a
+            covariance of NaN, which is not drawn, and no gradients.
+        scales: (N, 3) float32 standard deviations, metres, on the same device.
 
     Returns:
         (N, 6) xx, xy, xz, yy, yz, zz, square metres.
@@ -32,8 +34,10 @@ def covariances_from(quats: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: A tensor has another shape, type or device.
     """
-    _check("quats", quats, (len(quats), 4))
-    _check("scales", scales, (len(quats), 3))
+    _check("quats", quats, (len(quats), 4), quats.device)
+    _check("scales", scales, (len(quats), 3), quats.device)
+    if plain.is_needed(quats):
+        return plain.shape_covariances(quats, scales)
     return _Shape.apply(quats, scales)
 
 
@@ -42,13 +46,13 @@ def pose_tensors(
     covariances: torch.Tensor,
     triangle_maps: torch.Tensor,
     joint_maps: torch.Tensor,
-    triangles: I32,
-    layer_weights: F32,
+    triangles: I32 | torch.Tensor,
+    layer_weights: F32 | torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Move canonical Gaussians into a pose; ``kernels.posing`` holds the equations.
 
     Args:
-        means: (N, 3) float32 canonical centres, metres; on the CPU like all others.
+        means: (N, 3) float32 canonical centres, metres; all others are on the same device.
         covariances: (N, 6) float32 canonical covariances, square metres.
         triangle_maps: (F, 3, 4) float32 map of each triangle, canonical to posed.
         joint_maps: (J, 3, 4) float32 map of each joint, canonical to posed.
@@ -59,7 +63,8 @@ def pose_tensors(
         Posed means (N, 3) and covariances (N, 6).
 
     Raises:
-        ValueError: A tensor has another shape, type or device, or a triangle has no map.
+        ValueError: A tensor has another shape, type or device, or, on the CPU, a triangle has no
+            map.
     """
     count, surface = len(means), len(triangles)
     for name, value, shape in (
@@ -67,21 +72,27 @@ def pose_tensors(
         ("triangle_maps", triangle_maps, (len(triangle_maps), 3, 4)),
         ("joint_maps", joint_maps, (layer_weights.shape[1], 3, 4)),
     ):  # fmt: skip
-        _check(name, value, shape)
+        _check(name, value, shape, means.device)
     if len(layer_weights) != count - surface:
         raise ValueError(
             f"layer_weights must have {count - surface} rows, got {len(layer_weights)}"
         )
+    bound = torch.as_tensor(triangles), torch.as_tensor(layer_weights)
+    if plain.is_needed(means):
+        on, weights = (value.to(means.device) for value in bound)
+        return plain.pose_gaussians(means, covariances, on, triangle_maps, weights, joint_maps)
     if surface and not 0 <= triangles.min() <= triangles.max() < len(triangle_maps):
         raise ValueError(f"triangles must lie in [0, {len(triangle_maps)})")
-    return _Pose.apply(means, covariances, triangle_maps, joint_maps, triangles, layer_weights)
+    return _Pose.apply(means, covariances, triangle_maps, joint_maps, *map(_array, bound))
 
 
-def _check(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:
+def _check(
+    name: str, value: torch.Tensor, shape: tuple[int, ...], device: torch.device
+) -> None:
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-    if value.dtype != torch.float32 or value.device.type != "cpu":
-        raise ValueError(f"{name} must be float32 on the CPU, got {value.dtype} on {value.device}")
+    if value.dtype != torch.float32 or value.device != device:
+        raise ValueError(f"{name} must be float32 on {device}, got {value.dtype} on {value.device}")
 
 
 class _Shape(torch.autograd.Function):
@@ -144,5 +155,5 @@ class _Pose(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _array(tensor: torch.Tensor) -> F32:
+def _array(tensor: torch.Tensor) -> Any:
     return np.ascontiguousarray(tensor.detach().numpy())

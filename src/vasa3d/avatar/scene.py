@@ -39,7 +39,7 @@ _FOLDED_LID = 1.5
 _LEAST_VEIL_PIXELS = 25
 """A rim beside bare skin that is thinner is light from behind or an earring, no hair."""
 _CLOTHES_UNLIKE, _LEAST_CLOTHES = 3.2, 0.3
-"""Spreads of skin beyond which something is clothes, and their least share below the collar; else shoulders are bare."""
+"""Spreads of skin beyond which something is clothes, and their least share below the collar: else it is bare."""
 _REAR_COLLAR = 0.3
 _GRAZING_DEGREES = ((80.0, 86.0), (54.0, 66.0))
 """Angles between view and normal from which, and up to which, detail fades: in the middle of the face and around."""
