@@ -4,6 +4,7 @@ import gzip
 import json
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from vasa3d.avatar.rig import PARTS, bake_texture, write_rig
 from vasa3d.cli import main
-from vasa3d.errors import OutputError, SceneFileError
+from vasa3d.errors import MissingError, OutputError, SceneFileError
 from vasa3d.exchange import read_spz, write_splat_glb, write_spz
 from vasa3d.geometry.covariances import split_covariances
 from vasa3d.motion.formats import write_motion
@@ -33,8 +34,10 @@ def cloud() -> GaussianCloud:
     return small_avatar().pose(lively_motion(), 1)
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_spz_gives_the_cloud_back(tmp_path, version) -> None:
+    if version == 4:
+        pytest.importorskip("zstandard")
     wanted = cloud()
     assert write_spz(tmp_path / "a.spz", wanted, version=version) == len(wanted)
     scene = read_spz(tmp_path / "a.spz")
@@ -84,6 +87,35 @@ def test_damaged_spz_is_refused(tmp_path, damage) -> None:
     (tmp_path / "a.spz").write_bytes(damage(data))
     with pytest.raises(SceneFileError):
         read_spz(tmp_path / "a.spz")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:20],
+        lambda data: data[:40],
+        lambda data: data[:-30],
+        lambda data: data[:4] + struct.pack("<I", 3) + data[8:],
+        lambda data: data[:8] + struct.pack("<I", 2**31) + data[12:],
+        lambda data: data[:15] + b"\xff" + data[16:],
+        lambda data: data[:40] + struct.pack("<Q", 1) + data[48:],
+        lambda data: data[:40] + struct.pack("<Q", 2**60) + data[48:],
+        lambda data: data[:112] + bytes(60) + data[172:],
+    ],
+)
+def test_damaged_spz_of_version_4_is_refused(tmp_path, damage) -> None:
+    pytest.importorskip("zstandard")
+    write_spz(tmp_path / "a.spz", cloud(), version=4)
+    data = (tmp_path / "a.spz").read_bytes()
+    (tmp_path / "a.spz").write_bytes(damage(data))
+    with pytest.raises(SceneFileError):
+        read_spz(tmp_path / "a.spz")
+
+
+def test_version_4_says_what_it_needs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(MissingError, match="zstandard"):
+        write_spz(tmp_path / "a.spz", cloud(), version=4)
 
 
 def test_broken_gaussians_are_left_out(tmp_path) -> None:
@@ -267,7 +299,7 @@ def test_export_knows_its_formats(tmp_path, monkeypatch, capsys) -> None:
         "-o c.ply --mesh",
         "-o c.glb --motion m.npz",
         "-o c.glb --mesh --frame m.npz:1",
-        "-o c.spz --spz-version 4",
+        "-o c.spz --spz-version 5",
         "-o c.glb --mesh --audio a.wav",
     ):
         assert main(["export", "me.vasa3d", *words.split()]) == 2

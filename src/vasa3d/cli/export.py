@@ -42,7 +42,10 @@ def export(
         typer.Option("--mesh", help="In a .glb: the head as a textured mesh, no Gaussians."),
     ] = False,
     spz_version: Annotated[
-        int, typer.Option("--spz-version", min=2, max=3, help="Of a .spz; 2 for old readers.")
+        int,
+        typer.Option(
+            "--spz-version", min=2, max=4, help="Of a .spz; 2 for old readers, 4 for new."
+        ),
     ] = 3,
     force: Force = False,
     as_json: AsJson = False,
