@@ -181,3 +181,15 @@ def test_channels_and_pose_stay_in_range(spoken: MotionLatents) -> None:
     assert spoken.channel("jawOpen").max() < 0.6
     assert np.abs(np.diff(spoken.dyn[:, MOUTH], axis=0)).max() < 0.55
     assert np.abs(spoken.pose[:, 3:]).max() < 0.005
+
+
+def test_warming_up_leaves_nothing_to_compile(sentence: AudioClip) -> None:
+    from vasa3d.kernels.compilation import watch_compilation
+    from vasa3d.motion.generator import warm_up
+
+    warm_up()
+    compiled: list[str] = []
+    with watch_compilation(compiled.append):
+        for fps in (25.0, 30.0):
+            speak(AudioClip(sentence), fps=fps)
+    assert compiled == []

@@ -142,6 +142,7 @@ def _kernels(reporter: Reporter) -> Check:
     """Whether the kernels of the real-time path are compiled; if not, this compiles them."""
     from vasa3d.avatar.live import warm_up
     from vasa3d.kernels.compilation import watch_compilation
+    from vasa3d.motion.generator import warm_up as warm_up_speech
     from vasa3d.types import Event
 
     names: list[str] = []
@@ -150,6 +151,7 @@ def _kernels(reporter: Reporter) -> Check:
         yield Event("kernels")
         with watch_compilation(names.append):
             warm_up()
+            warm_up_speech()
 
     start = time.perf_counter()
     try:

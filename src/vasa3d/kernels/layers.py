@@ -138,6 +138,22 @@ def add_product(x, first, rows, inner, panels, start, out):
             one_row(out, o, size, x, i, stride, panels, p, WIDTH, inner)
 
 
+@njit(nogil=True, cache=True)
+def set_rows(x, values):
+    """Each of the (n, C) rows becomes ``values`` (C,). Numba takes long to compile the same by broadcasting."""
+    for r in range(len(x)):
+        for c in range(x.shape[1]):
+            x[r, c] = values[c]
+
+
+@njit(nogil=True, cache=True)
+def add_rows(x, values):
+    """``values`` (C,) are added to each of the (n, C) rows, in place."""
+    for r in range(len(x)):
+        for c in range(x.shape[1]):
+            x[r, c] += values[c]
+
+
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"}, error_model="numpy")
 def normalise(x, size, out):
     """``out`` (C,) becomes the first ``size`` values of x (C,), of mean 0 and variance 1."""
@@ -157,7 +173,7 @@ def normalise(x, size, out):
 def normalised_product(x, inner, panels, bias):
     """normalise(x) W + b of (n, X) rows of which ``inner`` values count; (n, P * WIDTH)."""
     seen, out = np.empty(x.shape, np.float32), np.empty((len(x), len(bias)), np.float32)
-    out[:] = bias
+    set_rows(out, bias)
     for r in range(len(x)):
         normalise(x[r], inner, seen[r])
     add_product(seen, 0, len(x), inner, panels, 0, out)
@@ -186,10 +202,16 @@ def convolve(seen, taps, dilation, kernel, bias, out):
         out: (n, P * WIDTH) float32, written.
     """
     inner = kernel.shape[1] // taps
-    out[:] = bias
+    set_rows(out, bias)
     for i in range(taps):
         add_product(seen, i * dilation, len(out), inner, kernel, i * inner, out)
     rectify(out)
+
+
+@njit(nogil=True, cache=True)
+def _copy(source, target):
+    for c in range(len(target)):
+        target[c] = source[c]
 
 
 @njit(nogil=True, cache=True)
@@ -217,20 +239,25 @@ def residual_layer(x, ending, seen, raw, held, behind, dilation, kernel, bias, m
     taps = kernel.shape[1] // inner
     rows = held + len(x)
     for r in range(len(x)):
-        raw[held + r] = x[r]
+        _copy(x[r], raw[held + r])
         if len(mix):
             normalise(x[r], inner, seen[held + r])
         else:
-            seen[held + r] = x[r]
+            _copy(x[r], seen[held + r])
     total = rows + ending
-    seen[rows:total] = np.float32(0.0)
+    for r in range(rows, total):
+        for c in range(seen.shape[1]):
+            seen[r, c] = np.float32(0.0)
     count = max(0, total - (taps - 1) * dilation)
     out = np.empty((count, len(bias)), np.float32)
     convolve(seen, taps, dilation, kernel, bias, out)
     if len(mix):
-        inside, out = out, raw[behind : behind + count] + mix_bias
+        inside, out = out, np.empty((count, raw.shape[1]), np.float32)
+        for t in range(count):
+            for c in range(raw.shape[1]):
+                out[t, c] = raw[behind + t, c] + mix_bias[c]
         add_product(inside, 0, count, inner, mix, 0, out)
     for r in range(count, total):
-        seen[r - count] = seen[r]
-        raw[r - count] = raw[r]
+        _copy(seen[r], seen[r - count])
+        _copy(raw[r], raw[r - count])
     return out

@@ -14,7 +14,15 @@ import math
 import numpy as np
 from numba import njit
 
-from vasa3d.kernels.layers import WIDTH, add_product, four_rows, normalise, rectify
+from vasa3d.kernels.layers import (
+    WIDTH,
+    add_product,
+    add_rows,
+    four_rows,
+    normalise,
+    rectify,
+    set_rows,
+)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
@@ -92,8 +100,8 @@ def _attend(qkv, width, keys, values, first, context, bias, scores, powers, out)
                 values[h, context + r, c] = qkv[r, 2 * width + h * size + c]
     for h in range(heads):
         for start in range(0, len(qkv), block):
-            scores[:] = np.float32(0.0)
-            mixed[:] = np.float32(0.0)
+            scores.fill(np.float32(0.0))
+            mixed.fill(np.float32(0.0))
             _add_matrix(scores, qkv[start : start + block], h * size, size, keys[h], 0)
             for q in range(block):
                 row = scores[q]
@@ -102,7 +110,9 @@ def _attend(qkv, width, keys, values, first, context, bias, scores, powers, out)
                 _share_out(row, first, context + block, root, bias[h, q], powers, scales)
             _add_matrix(mixed, scores, first, context - first, values[h], first)
             _add_matrix(mixed, scores, context, block, values[h], context + start)
-            out[start : start + block, h * size : (h + 1) * size] = mixed[:, :size]
+            for q in range(block):
+                for c in range(size):
+                    out[start + q, h * size + c] = mixed[q, c]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"}, error_model="numpy")
@@ -148,16 +158,16 @@ def transform(
     scores, powers = np.empty((bias.shape[2], places), np.float32), np.empty(places, np.int32)
     for i in range(len(mods)):
         _modulate(x, width, mods[i, 0], mods[i, 1], seen)
-        qkv[:] = attend_bias[i]
+        set_rows(qkv, attend_bias[i])
         add_product(seen, 0, rows, width, attend[i], 0, qkv)
         _attend(qkv, width, keys[i], values[i], first, context, bias[i], scores, powers, seen)
-        x += join_bias[i]
+        add_rows(x, join_bias[i])
         add_product(seen, 0, rows, width, join[i], 0, x)
         _modulate(x, width, mods[i, 2], mods[i, 3], seen)
-        wide[:] = widen_bias[i]
+        set_rows(wide, widen_bias[i])
         add_product(seen, 0, rows, width, widen[i], 0, wide)
         rectify(wide)
-        x += narrow_bias[i]
+        add_rows(x, narrow_bias[i])
         add_product(wide, 0, rows, hidden, narrow[i], 0, x)
 
 

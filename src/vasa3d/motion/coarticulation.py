@@ -243,7 +243,15 @@ def _rather(first: F32, second: F32) -> F32:
 def _pulse(posterior: F32, threshold: float, early: int) -> F32:
     """(n,) strength in [0, 1] of a contact that begins ``early`` frames early, with soft edges."""
     low = np.float32(0.7 * threshold)
-    eased = hold_contacts(posterior, low, np.float32(threshold), _NEAR, early, _HOLD_AFTER, _EASE)
+    eased = hold_contacts(
+        np.ascontiguousarray(posterior),
+        low,
+        np.float32(threshold),
+        _NEAR,
+        early,
+        _HOLD_AFTER,
+        _EASE,
+    )
     first = FRAMES_BEHIND - DELAY - len(_EASE) // 2
     return eased[first : first + len(posterior) - FRAMES_BEHIND - FRAMES_AHEAD]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vasa3d.audio.clips import load_audio
 from vasa3d.audio.features import FRAME_RATE
 from vasa3d.errors import InputError
 from vasa3d.kernels.easing import interpolate
@@ -38,6 +39,7 @@ from vasa3d.motion.speech import (
 from vasa3d.motion.transcript import Transcript, TranscriptEncoder, fit_transcript
 from vasa3d.motion.voice import STEPS, VoiceStream
 from vasa3d.types import ARKIT_INDEX, DEFAULT_FPS, F32, SAMPLE_RATE, AudioClip, MotionLatents
+from vasa3d.weights import assets_dir
 
 __all__ = ["EMOTIONS", "GeneratorConfig", "MotionControls", "MotionStream", "speak"]
 
@@ -47,6 +49,7 @@ _STRESS_SECONDS = max(0, FRAMES_AHEAD - coarticulation.FRAMES_AHEAD) / FRAME_RAT
 REST_SECONDS = 0.24
 """Time in which an interrupted mouth comes to rest."""
 _PAUSE_FRAMES = 30
+_WARM_UP_SECONDS = 6
 
 
 @dataclass(frozen=True)
@@ -322,6 +325,13 @@ class MotionStream:
         drop = int(np.clip(int(seconds * FRAME_RATE) - self._first, 0, len(self._mouth)))
         self._mouth, self._voice = self._mouth[drop:], self._voice[drop:]
         self._first += drop
+
+
+def warm_up() -> None:
+    """Compile all kernels that turn sound into motion, where that has not been done."""
+    sound = load_audio(assets_dir() / "demo.flac").samples[: _WARM_UP_SECONDS * SAMPLE_RATE]
+    for life in ("diffusion", "rules"):
+        speak(AudioClip(sound), fps=30.0, config=GeneratorConfig(life=life))
 
 
 def _ease(x: np.ndarray) -> F32:

@@ -20,7 +20,7 @@ import numpy as np
 import soxr
 
 from vasa3d.kernels.threads import set_num_threads
-from vasa3d.motion.generator import GeneratorConfig, MotionStream
+from vasa3d.motion.generator import GeneratorConfig, MotionStream, warm_up
 from vasa3d.server.protocol import Start, pack_motion, read_message, write_message
 from vasa3d.types import SAMPLE_RATE, MotionLatents
 
@@ -109,6 +109,7 @@ class Voices:
 
     def warm(self) -> float:
         """Import and compile all that a turn needs; returns seconds of work on a second of sound."""
+        warm_up()
         self.answer(BEGIN, 0, write_message(Start(turn=1, rate=SAMPLE_RATE)).encode())
         piece, used = bytes(2 * _PIECE), 0.0
         for n in range(_WARM_SECONDS * 25):
