@@ -1,4 +1,4 @@
-"""The motion generator's network as a torch module for training; ``motion/denoiser.py`` runs the same sums in NumPy.
+"""The motion generator's network as a torch module for training; ``motion/denoiser.py`` runs the same sums without.
 
 A sequence of T frames is trained on at once: every block of ``BLOCK`` frames is denoised given the true frames before
 it, as in teacher forcing. The clean frames attend causally to each other, a noisy block to itself and to the clean
