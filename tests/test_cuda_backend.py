@@ -5,16 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gpu_twin import Twin, pretended_gpu
 from vasa3d.errors import InputError, MissingError
 from vasa3d.geometry.cameras import intrinsics, look_at, orbit
-from vasa3d.kernels.reference import reference_project, reference_weights
-from vasa3d.renderer import RenderConfig, cuda, render_cloud, render_clouds, render_views
+from vasa3d.renderer import (
+    RenderConfig,
+    color_adjoint,
+    cuda,
+    render_cloud,
+    render_clouds,
+    render_views,
+)
+from vasa3d.renderer.autograd import RenderedTensors, render_tensors
 from vasa3d.types import Camera, Frame, GaussianCloud
 
 WIDTH, HEIGHT = 60, 44
@@ -38,58 +45,6 @@ def camera(width: int = WIDTH, height: int = HEIGHT) -> Camera:
     return Camera(
         look_at((0.05, 0.03, 0.5), (0, 0, 0)), intrinsics(85.0, width, height), width, height
     )
-
-
-class Twin:
-    """``gsplat.rasterization`` in signature, shapes and conventions, computed by our twin."""
-
-    def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
-
-    def __call__(
-        self, means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-        near_plane=0.01, far_plane=1e10, eps2d=0.3, packed=True, render_mode="RGB",
-        rasterize_mode="classic", covars=None,
-    ):  # fmt: skip
-        self.calls.append({"means": means, "viewmats": viewmats, "near": near_plane})
-        batch, n, c = means.shape[:-2], means.shape[-2], viewmats.shape[-3]
-        assert quats is None and scales is None and eps2d == pytest.approx(0.3)
-        assert covars.shape == (*batch, n, 3, 3) and opacities.shape == (*batch, n)
-        assert viewmats.shape == (*batch, c, 4, 4) and Ks.shape == (*batch, c, 3, 3)
-        assert colors.shape[:-1] in ((*batch, n), (*batch, c, n))
-        values = (means, covars, opacities, colors, viewmats, Ks)
-        assert all(v.dtype == torch.float32 and v.isfinite().all() for v in values)
-        if colors.shape[:-1] == (*batch, n):
-            colors = colors[..., None, :, :].expand(*batch, c, n, colors.shape[-1])
-        pictures, alphas = [], []
-        flat = (means.reshape(-1, n, 3), covars.reshape(-1, n, 3, 3), opacities.reshape(-1, n))
-        looks = (colors.reshape(-1, c, n, colors.shape[-1]), viewmats.reshape(-1, c, 4, 4))
-        for b in range(len(flat[0])):
-            for v in range(c):
-                view = Camera(
-                    looks[1][b, v].numpy(), Ks.reshape(-1, c, 3, 3)[b, v].numpy(), width, height
-                )
-                options = {
-                    "near": near_plane, "far": far_plane,
-                    "antialias": rasterize_mode == "antialiased",
-                }  # fmt: skip
-                rows, columns = np.triu_indices(3)
-                inputs = (
-                    flat[0][b].double(), flat[1][b][:, rows, columns].double(),
-                    flat[2][b].double(), looks[0][b, v].double(),
-                )  # fmt: skip
-                weights = reference_weights(*inputs, view, **options)
-                splats = reference_project(*inputs, view, **options)
-                alpha = weights.sum(0)[..., None]
-                picture = torch.einsum("nhw,nc->hwc", weights, inputs[3])
-                if render_mode == "RGB+ED":
-                    depths = torch.where(splats.drawn, splats.depths, 0.0)
-                    far = torch.einsum("nhw,n->hw", weights, depths)[..., None]
-                    picture = torch.cat([picture, far / alpha.clamp(min=1e-10)], -1)
-                pictures.append(picture.float())
-                alphas.append(alpha.float())
-        size = (*batch, c, height, width, -1)
-        return torch.stack(pictures).reshape(size), torch.stack(alphas).reshape(size), {}
 
 
 @pytest.fixture
@@ -215,6 +170,85 @@ def test_without_gsplat_one_line_says_so(monkeypatch) -> None:
     assert cuda.find_rasterizer() == (len, "cuda")
 
 
+def tensors(drawn: GaussianCloud) -> list[torch.Tensor]:
+    return [torch.from_numpy(value.copy()) for value in vars(drawn).values()]
+
+
+def joint_loss(drawn: RenderedTensors) -> torch.Tensor:
+    weights = torch.rand(*drawn.alpha.shape, 5, generator=torch.Generator().manual_seed(1)) - 0.3
+    weights = weights.to(drawn.rgb.device)
+    solid = drawn.alpha.detach() > 0.1  # elsewhere the expected depth has no sure derivative
+    return (
+        (weights[..., :3] * drawn.rgb).sum()
+        + (weights[..., 3] * drawn.alpha).sum()
+        + (weights[..., 4] * drawn.depth)[solid].sum()
+    )
+
+
+def gradients(
+    drawn: GaussianCloud, view: Camera, config: RenderConfig, device: str = "cpu"
+) -> tuple[RenderedTensors, list[torch.Tensor]]:
+    """A picture, and gradients by the Gaussians, the view matrix and the background."""
+    inputs = [*tensors(drawn), torch.from_numpy(view.viewmat), torch.tensor([0.2, 0.5, 0.9])]
+    leaves = [value.to(device, copy=True).requires_grad_() for value in inputs]
+    picture = render_tensors(
+        *leaves[:4], view, viewmat=leaves[4], background=leaves[5], config=config
+    )
+    found = torch.autograd.grad(joint_loss(picture), leaves)
+    seen = (value.detach().cpu() for value in (picture.rgb, picture.alpha, picture.depth))
+    return RenderedTensors(*seen), [value.cpu() for value in found]
+
+
+def assert_same_gradients(got: list[torch.Tensor], want: list[torch.Tensor]) -> None:
+    for a, b in zip(got, want, strict=True):
+        assert torch.isfinite(a).all()
+        assert float((a - b).norm()) <= 5e-3 * float(b.norm())
+
+
+@pytest.mark.parametrize("config", [RenderConfig(), RenderConfig(near=0.45, antialias=True)])
+def test_drawing_on_a_gpu_is_differentiated_as_on_the_cpu(config) -> None:
+    want, slopes = gradients(cloud(60), camera(), config)
+    with pretended_gpu() as twin:
+        got, found = gradients(cloud(60), camera(), config)
+    assert len(twin.calls) == 1
+    for name in ("rgb", "alpha"):
+        assert float((getattr(got, name) - getattr(want, name)).abs().max()) <= LIMIT
+    solid = want.alpha > 0.1
+    assert float((got.depth - want.depth)[solid].abs().max()) < 2e-3
+    assert_same_gradients(found, slopes)
+
+
+def test_hostile_gaussians_have_no_gradients_on_a_gpu() -> None:
+    drawn = cloud(60)
+    drawn.means[3], drawn.covariances[4], drawn.opacities[5] = np.nan, np.inf, np.nan
+    with pretended_gpu():
+        _, found = gradients(drawn, camera(), RenderConfig())
+    for value in found[:4]:
+        assert torch.isfinite(value).all() and not value[3:6].any()
+
+
+def test_no_gaussians_and_skewed_cameras_on_a_gpu() -> None:
+    view, behind = camera(), torch.tensor([0.2, 0.5, 0.9])
+    with pretended_gpu() as twin:
+        drawn = render_tensors(*tensors(cloud(0)), view, background=behind)
+        assert not twin.calls and torch.equal(drawn.rgb, behind.expand(HEIGHT, WIDTH, 3))
+        view.K[0, 1] = 1.0
+        with pytest.raises(InputError, match="skew"):
+            render_tensors(*tensors(cloud(5)), view)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_transpose_by_colour_is_that_of_the_cpu(twin, channels) -> None:
+    drawn, view = cloud(), camera()
+    drawn.colors[7] = np.nan
+    image = np.random.default_rng(0).random((HEIGHT, WIDTH, channels)).astype(np.float32)
+    got = color_adjoint(drawn, view, image, device="cuda")
+    want = color_adjoint(drawn, view, image)
+    assert got.dtype == np.float32 and not got[7].any()
+    assert np.abs(got - want).max() < 2e-3 * np.abs(want).max()
+    assert color_adjoint(cloud(0), view, image, device="cuda").shape == (0, channels)
+
+
 def can_draw_on_gpu() -> bool:
     try:
         cuda.find_rasterizer()
@@ -233,3 +267,13 @@ def test_gsplat_agrees_with_our_kernels(antialias) -> None:
     on_cpu = render_clouds(clouds, cameras, **options)
     for a, b in zip(render_clouds(clouds, cameras, device="cuda", **options), on_cpu, strict=True):
         assert_same(a, b)
+
+
+@pytest.mark.skipif(not can_draw_on_gpu(), reason="needs an NVIDIA GPU and gsplat")
+@pytest.mark.parametrize("antialias", [False, True])
+def test_gsplat_is_differentiated_as_our_kernels(antialias) -> None:
+    view, config = camera(256, 192), RenderConfig(antialias=antialias)
+    drawn = cloud(400, opacity=0.7)
+    _, want = gradients(drawn, view, config)
+    _, found = gradients(drawn, view, config, "cuda")
+    assert_same_gradients(found, want)

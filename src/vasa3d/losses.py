@@ -1,6 +1,6 @@
 """Losses between pictures, differentiable and fast enough not to matter beside drawing.
 
-Pictures are (H, W, 3) float32 tensors on the CPU with values in [0, 1]. Results and gradients do
+Pictures are (H, W, 3) float32 tensors with values in [0, 1], all on one device. On the CPU, results and gradients do
 not depend on the number of threads.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from vasa3d.kernels import plain
 from vasa3d.kernels.similarity import (
     MARGIN,
     RADIUS,
@@ -35,7 +36,7 @@ class SsimTarget:
             ``None``. Pixels nearer than 5 to an edge do not count, as their window is cut.
 
     Raises:
-        ValueError: Shape or type are wrong, or no weight is positive.
+        ValueError: Shape or type are wrong, or, on the CPU, no weight is positive.
     """
 
     def __init__(self, picture: torch.Tensor, weights: torch.Tensor | None = None) -> None:
@@ -43,7 +44,15 @@ class SsimTarget:
         height, width = picture.shape[:2]
         if min(height, width) <= 2 * RADIUS:
             raise ValueError(f"pictures must have at least 11 pixels a side, got {(height, width)}")
-        self.shape = (height, width, 3)
+        if weights is not None and (
+            weights.shape != (height, width) or weights.dtype != torch.float32
+        ):
+            raise ValueError(f"weights must be ({height}, {width}) float32")
+        self.shape, self.device = (height, width, 3), picture.device
+        self.plain: plain.Similarity | None = None
+        if plain.is_needed(picture):
+            self.plain = plain.Similarity(picture, weights)
+            return
         self.rows = _rows(picture).copy()
         self.moments = np.empty((2, height, 3 * width), np.float32)
         run_chunks(
@@ -56,8 +65,6 @@ class SsimTarget:
         self.weights: F32 | None = None
         self.total = 3.0 * (height - 2 * RADIUS) * (width - 2 * RADIUS)
         if weights is not None:
-            if weights.shape != (height, width) or weights.dtype != torch.float32:
-                raise ValueError(f"weights must be ({height}, {width}) float32")
             self.weights = np.repeat(weights.detach().numpy(), 3, axis=1)
             inside = self.weights[RADIUS:-RADIUS, MARGIN:-MARGIN]
             self.total = float(inside.sum(dtype=np.float64))
@@ -84,6 +91,10 @@ def ssim(picture: torch.Tensor, target: SsimTarget) -> torch.Tensor:
     _check_picture("picture", picture)
     if picture.shape != target.shape:
         raise ValueError(f"picture must have shape {target.shape}, got {tuple(picture.shape)}")
+    if picture.device != target.device:
+        raise ValueError(f"picture must be on {target.device}, got {picture.device}")
+    if target.plain is not None:
+        return target.plain(picture)
     return _Ssim.apply(picture, target)
 
 
@@ -151,5 +162,5 @@ def _rows(picture: torch.Tensor) -> F32:
 def _check_picture(name: str, picture: torch.Tensor) -> None:
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"{name} must have shape (H, W, 3), got {tuple(picture.shape)}")
-    if picture.dtype != torch.float32 or picture.device.type != "cpu":
-        raise ValueError(f"{name} must be float32 on the CPU, got {picture.dtype}")
+    if picture.dtype != torch.float32:
+        raise ValueError(f"{name} must be float32, got {picture.dtype}")

@@ -77,18 +77,16 @@ def pose_tensors(
         raise ValueError(
             f"layer_weights must have {count - surface} rows, got {len(layer_weights)}"
         )
-    bound = torch.as_tensor(triangles), torch.as_tensor(layer_weights)
     if plain.is_needed(means):
-        on, weights = (value.to(means.device) for value in bound)
+        on, weights = (torch.as_tensor(v, device=means.device) for v in (triangles, layer_weights))
         return plain.pose_gaussians(means, covariances, on, triangle_maps, weights, joint_maps)
+    triangles, layer_weights = np.asarray(triangles), np.asarray(layer_weights)
     if surface and not 0 <= triangles.min() <= triangles.max() < len(triangle_maps):
         raise ValueError(f"triangles must lie in [0, {len(triangle_maps)})")
-    return _Pose.apply(means, covariances, triangle_maps, joint_maps, *map(_array, bound))
+    return _Pose.apply(means, covariances, triangle_maps, joint_maps, triangles, layer_weights)
 
 
-def _check(
-    name: str, value: torch.Tensor, shape: tuple[int, ...], device: torch.device
-) -> None:
+def _check(name: str, value: torch.Tensor, shape: tuple[int, ...], device: torch.device) -> None:
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
     if value.dtype != torch.float32 or value.device != device:
@@ -155,5 +153,5 @@ class _Pose(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _array(tensor: torch.Tensor) -> Any:
+def _array(tensor: torch.Tensor) -> F32:
     return np.ascontiguousarray(tensor.detach().numpy())

@@ -26,14 +26,15 @@ class Adversary:
 
     Args:
         seed: Of their first weights.
+        place: Memory that they live in, as torch names it.
 
     Attributes:
         optimizer: Adam over ``parameters``.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, place: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(seed)
-        self._nets = [_discriminator(generator) for _ in range(NUM_SCALES)]
+        self._nets = [_discriminator(generator).to(place) for _ in range(NUM_SCALES)]
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=_RATE, betas=(0.5, 0.99))
 
     @property
@@ -86,7 +87,7 @@ def crop_of(confidence: torch.Tensor, rng: np.random.Generator) -> tuple[slice, 
     """A random crop around a pixel that a frame (H, W) is believed at."""
     height, width = confidence.shape
     side = min(CROP, height, width)
-    rows, columns = np.nonzero(confidence.numpy() > 0.5)
+    rows, columns = np.nonzero(confidence.cpu().numpy() > 0.5)
     if len(rows) == 0:
         rows, columns = np.array([height // 2]), np.array([width // 2])
     chosen = rng.integers(len(rows))

@@ -1,4 +1,4 @@
-"""A stopped optimisation goes on: its state in one safetensors file, written whole or not at all."""
+"""A stopped optimisation goes on, on any device: its state in one safetensors file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def save_checkpoint(path: Path, work: Customisation, key: str) -> None:
     """
     tensors = dict(work.memory)
     for name, (value, optimizer) in work.learned.items():
-        tensors[name] = value.detach().numpy()
+        tensors[name] = value.detach().cpu().numpy()
         state = optimizer.state[value]
-        tensors |= {f"{name}.{part}": state[part].numpy() for part in _STATE if part in state}
+        tensors |= {f"{name}.{part}": state[part].cpu().numpy() for part in _STATE if part in state}
     header = {"key": _key(work, key), "step": str(work.step)}
     with atomic_file(path, force=True) as temporary:
         save_file(tensors, temporary, metadata=header)
@@ -84,8 +84,12 @@ def load_checkpoint(path: Path, work: Customisation, key: str) -> bool:
             value.copy_(torch.from_numpy(tensors[name]))
             optimizer.state.pop(value, None)
             if f"{name}.step" in tensors:
+                # A fused Adam counts steps beside its parameters, a plain one on the CPU.
+                counted = value.device if optimizer.defaults["fused"] else torch.device("cpu")
+                places = dict.fromkeys(_STATE, value.device) | {"step": counted}
                 optimizer.state[value] = {
-                    part: torch.from_numpy(tensors[f"{name}.{part}"].copy()) for part in _STATE
+                    part: torch.from_numpy(tensors[f"{name}.{part}"].copy()).to(place)
+                    for part, place in places.items()
                 }
     work.step = step
     return True

@@ -33,10 +33,11 @@ class ScoreDistillation:
     Args:
         pipeline: A latent text-to-image pipeline of ``diffusers``.
         guidance: s.
+        place: Memory that drawings lie in, as torch names it; the model goes there.
     """
 
-    def __init__(self, pipeline: Any, guidance: float = 7.5) -> None:
-        self._vae, self._unet = pipeline.vae.eval(), pipeline.unet.eval()
+    def __init__(self, pipeline: Any, guidance: float = 7.5, place: str = "cpu") -> None:
+        self._vae, self._unet = pipeline.vae.eval().to(place), pipeline.unet.eval().to(place)
         for network in (self._vae, self._unet):
             network.requires_grad_(False)
         self._guidance = guidance
@@ -49,13 +50,17 @@ class ScoreDistillation:
             self._texts = {
                 name: torch.cat(
                     pipeline.encode_prompt(_PROMPT.format(view=name), "cpu", 1, True, _NEGATIVE)[:2]
-                )
+                ).to(place)
                 for _, name in _VIEWS
             }
 
     @staticmethod
-    def load(folder: str | Path) -> ScoreDistillation:
+    def load(folder: str | Path, place: str = "cpu") -> ScoreDistillation:
         """The model in a folder.
+
+        Args:
+            folder: As ``diffusers`` saves it.
+            place: As for the class.
 
         Raises:
             MissingError: ``diffusers`` is not installed.
@@ -80,7 +85,7 @@ class ScoreDistillation:
             pipeline = StableDiffusionPipeline.from_pretrained(
                 path, local_files_only=True, use_safetensors=True, safety_checker=None
             )
-            return ScoreDistillation(pipeline)
+            return ScoreDistillation(pipeline, place=place)
         except (OSError, ValueError, KeyError, AttributeError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"the model in {path} cannot be used.",
@@ -103,7 +108,9 @@ class ScoreDistillation:
         count = len(self._alphas)
         time = int(rng.integers(int(_TIMES[0] * count), max(int(_TIMES[1] * count), 1) + 1))
         alpha = self._alphas[min(time, count - 1)]
-        noise = torch.from_numpy(rng.standard_normal(latent.shape).astype(np.float32))
+        noise = torch.from_numpy(rng.standard_normal(latent.shape).astype(np.float32)).to(
+            latent.device
+        )
         text = self._texts[next(name for most, name in _VIEWS if abs(yaw_degrees) <= most)]
         with torch.no_grad():
             noisy = alpha.sqrt() * latent + (1.0 - alpha).sqrt() * noise

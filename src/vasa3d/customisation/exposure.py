@@ -16,9 +16,9 @@ _BRIGHT = 0.97
 """Brighter pixels are burnt out and say nothing about the light."""
 
 
-def no_exposure() -> torch.Tensor:
+def no_exposure(device: torch.device | str = "cpu") -> torch.Tensor:
     """(3, 4) the identity [A | b]."""
-    return torch.eye(3, 4)
+    return torch.eye(3, 4, device=device)
 
 
 def exposed(colors: torch.Tensor, alpha: torch.Tensor, exposure: torch.Tensor) -> torch.Tensor:
@@ -46,16 +46,17 @@ def fitted_exposure(drawn: torch.Tensor, frame: torch.Tensor, weight: torch.Tens
     share = weight * ((frame.amax(-1) < _BRIGHT) & (drawn.amax(-1) < _BRIGHT))
     total = share.sum()
     if total <= 0.0:
-        return no_exposure()
+        return no_exposure(drawn.device)
     ones = torch.ones_like(drawn[..., :1])
     basis = torch.cat([drawn, ones], -1).reshape(-1, 4).double()
     target, row = frame.reshape(-1, 3).double(), share.reshape(-1, 1).double()
-    damping = _RIDGE * float(total) * torch.diag(torch.tensor([0.1, 0.1, 0.1, 1.0]).double())
+    held = torch.tensor([0.1, 0.1, 0.1, 1.0]).double().to(drawn.device)
+    damping = _RIDGE * float(total) * torch.diag(held)
     system = basis.T @ (row * basis) + damping
-    right = basis.T @ (row * target) + damping @ no_exposure().T.double()
+    right = basis.T @ (row * target) + damping @ no_exposure(drawn.device).T.double()
     return torch.linalg.solve(system, right).T.float().contiguous()
 
 
 def exposure_size(exposure: torch.Tensor) -> torch.Tensor:
     """Mean square difference of an exposure (3, 4) from the identity."""
-    return ((exposure - no_exposure()) ** 2).mean()
+    return ((exposure - no_exposure(exposure.device)) ** 2).mean()

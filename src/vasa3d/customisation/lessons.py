@@ -12,6 +12,7 @@ from vasa3d.customisation.trainable import Pose
 from vasa3d.losses import SsimTarget
 from vasa3d.renderer import render_cloud
 from vasa3d.renderer.autograd import RenderedTensors
+from vasa3d.renderer.cuda import place_of
 from vasa3d.types import Camera
 
 _MADE_UP_CONFIDENCE = 0.3
@@ -27,6 +28,7 @@ class Lesson:
         draft: The draft.
         frame: The frame.
         relit: Whether a frame in foreign light gets an exposure of its own.
+        device: What draws, and so where all tensors lie.
 
     Attributes:
         camera: The frame's camera.
@@ -39,27 +41,30 @@ class Lesson:
         exposure: (3, 4) its light, a parameter; None for the photo's own.
     """
 
-    def __init__(self, draft: Avatar, frame: TrainingFrame, relit: bool = True) -> None:
+    def __init__(
+        self, draft: Avatar, frame: TrainingFrame, relit: bool = True, device: str = "cpu"
+    ) -> None:
+        place = place_of(device)
         self.camera: Camera = frame.camera
-        self.pose = Pose.of(draft, frame.latents)
+        self.pose = Pose.of(draft, frame.latents, place=place)
         self.vertices = draft.posed_vertices(frame.latents)
         known, rgb, alpha = frame.confidence, frame.rgb * frame.alpha[..., None], frame.alpha
         share = known > 0.0
         made_up = None
         if not frame.whole:
-            made_up = render_cloud(draft.pose(frame.latents), frame.camera)
+            made_up = render_cloud(draft.pose(frame.latents), frame.camera, device=device)
             rgb = np.where(share[..., None], rgb, made_up.rgb)
             alpha = np.where(share, alpha, made_up.alpha)
             known = np.maximum(known, _MADE_UP_CONFIDENCE)
-        self.confidence = _tensor(known)
-        self.alpha = _tensor(alpha)
-        self.premultiplied = _tensor(rgb)
-        self.known = torch.from_numpy(share)
+        self.confidence = _tensor(known, place)
+        self.alpha = _tensor(alpha, place)
+        self.premultiplied = _tensor(rgb, place)
+        self.known = torch.from_numpy(share).to(place)
         self.exposure: torch.Tensor | None = None
         if frame.foreign_light and relit:
-            drawn = made_up or render_cloud(draft.pose(frame.latents), frame.camera)
-            weight = self.known * self.confidence * torch.from_numpy(drawn.alpha)
-            first = fitted_exposure(torch.from_numpy(drawn.rgb), self.premultiplied, weight)
+            drawn = made_up or render_cloud(draft.pose(frame.latents), frame.camera, device=device)
+            weight = self.known * self.confidence * _tensor(drawn.alpha, place)
+            first = fitted_exposure(_tensor(drawn.rgb, place), self.premultiplied, weight)
             self.exposure = first.requires_grad_()
 
     def over(self, behind: torch.Tensor) -> tuple[torch.Tensor, SsimTarget]:
@@ -85,5 +90,5 @@ class Lesson:
         return torch.where(self.known[..., None], colors, self.premultiplied)
 
 
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+def _tensor(values: np.ndarray, place: str) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(place)

@@ -23,8 +23,12 @@ _SIDE = 256
 
 
 @cache
-def load_lpips() -> Distance | None:
-    """LPIPS at 256 pixels, or ``None`` where package or weights are missing."""
+def load_lpips(place: str = "cpu") -> Distance | None:
+    """LPIPS at 256 pixels, or ``None`` where package or weights are missing.
+
+    Args:
+        place: Memory that its pictures lie in, as torch names it.
+    """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if not folder.is_dir() or not any(folder.glob(_WEIGHTS)):
         return None
@@ -33,7 +37,7 @@ def load_lpips() -> Distance | None:
     except ImportError:
         return None
     with contextlib.redirect_stdout(io.StringIO()):  # it greets
-        return as_distance(lpips.LPIPS(net=_NET, verbose=False))
+        return as_distance(lpips.LPIPS(net=_NET, verbose=False).to(place))
 
 
 def as_distance(network: torch.nn.Module) -> Distance:

@@ -45,7 +45,14 @@ class Wish:
     weight: F32
 
 
-def wish_of(cloud: GaussianCloud, camera: Camera, rgb: F32, alpha: F32, confidence: F32) -> Wish:
+def wish_of(
+    cloud: GaussianCloud,
+    camera: Camera,
+    rgb: F32,
+    alpha: F32,
+    confidence: F32,
+    device: str = "cpu",
+) -> Wish:
     """The change of colours that brings a drawing nearer to a frame.
 
     Args:
@@ -54,11 +61,12 @@ def wish_of(cloud: GaussianCloud, camera: Camera, rgb: F32, alpha: F32, confiden
         rgb: (H, W, 3) the frame, premultiplied by its alpha.
         alpha: (H, W) its coverage.
         confidence: (H, W) how far it is believed.
+        device: What draws.
     """
-    drawn = render_cloud(cloud, camera)
+    drawn = render_cloud(cloud, camera, device=device)
     missing = rgb - drawn.rgb + ((drawn.alpha - alpha)[..., None] * 0.5)
     image = np.concatenate([missing * confidence[..., None], confidence[..., None]], -1)
-    found = color_adjoint(cloud, camera, np.ascontiguousarray(image, np.float32))
+    found = color_adjoint(cloud, camera, np.ascontiguousarray(image, np.float32), device=device)
     weight = found[:, 3]
     change = found[:, :3] / np.maximum(weight, _LEAST_WEIGHT)[:, None]
     return Wish(np.clip(change, -_FARTHEST, _FARTHEST).astype(np.float32), weight)

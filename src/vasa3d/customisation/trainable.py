@@ -17,7 +17,7 @@ from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.avatar.posing import covariances_from, pose_tensors
 from vasa3d.customisation.config import LearningRates
 from vasa3d.renderer.autograd import RenderedTensors, render_tensors
-from vasa3d.types import F32, NUM_CHANNELS, Camera, MotionLatents
+from vasa3d.types import F32, I32, NUM_CHANNELS, Camera, MotionLatents
 
 OPACITY_RANGE = (0.004, 0.99)
 """Opacities that logits stand for: those at which a splat is drawn and not capped."""
@@ -41,13 +41,18 @@ class Pose:
         inputs: Of ``residual_inputs``.
     """
 
-    maps: tuple[F32, F32]
-    inputs: F32
+    maps: tuple[torch.Tensor, torch.Tensor]
+    inputs: torch.Tensor
 
     @staticmethod
-    def of(avatar: Avatar, latents: MotionLatents, frame: int = 0) -> Pose:
-        """The pose of an avatar in one frame of motion."""
-        return Pose(avatar.pose_maps(latents, frame), residual_inputs(latents, frame))
+    def of(avatar: Avatar, latents: MotionLatents, frame: int = 0, place: str = "cpu") -> Pose:
+        """The pose of an avatar in one frame of motion, in the memory that ``place`` names to torch."""
+        triangles, joints = avatar.pose_maps(latents, frame)
+        inputs = residual_inputs(latents, frame)
+        return Pose(
+            (torch.from_numpy(triangles).to(place), torch.from_numpy(joints).to(place)),
+            torch.from_numpy(inputs).to(place),
+        )
 
 
 class TrainableAvatar:
@@ -57,19 +62,20 @@ class TrainableAvatar:
         avatar: Where to start from.
         rank: Modes of the VAS residual, 0 for none; an avatar's own residual goes on if it has this rank.
         seed: Of the first mixing of the modes.
+        place: Memory that the parameters live in, as torch names it; poses must be there too.
     """
 
-    def __init__(self, avatar: Avatar, rank: int = 0, seed: int = 0) -> None:
-        self._avatar = avatar
+    def __init__(self, avatar: Avatar, rank: int = 0, seed: int = 0, place: str = "cpu") -> None:
+        self._avatar, self.place = avatar, place
         g = avatar.gaussians
-        self.triangles, self.layer_weights = g.triangles, g.layer_weights
+        self._bind(g.triangles, g.layer_weights)
         opacities = np.clip(g.opacities, *OPACITY_RANGE)
-        self.means = _parameter(g.means)
-        self.log_scales = _parameter(np.log(g.scales))
-        self.quats = _parameter(g.quats)
-        self.logits = _parameter(np.log(opacities / (1.0 - opacities)))
-        self.colors = _parameter(g.colors)
-        self._units = torch.tensor(RESIDUAL_UNITS)
+        self.means = self._parameter(g.means)
+        self.log_scales = self._parameter(np.log(g.scales))
+        self.quats = self._parameter(g.quats)
+        self.logits = self._parameter(np.log(opacities / (1.0 - opacities)))
+        self.colors = self._parameter(g.colors)
+        self._units = torch.tensor(RESIDUAL_UNITS, device=place)
         if avatar.vas.rank == rank:
             modes, mixing = (
                 avatar.vas.changes / np.array(RESIDUAL_UNITS, np.float32),
@@ -79,10 +85,20 @@ class TrainableAvatar:
             # Modes start at nothing, so the mixing decides what each will be for.
             modes = np.zeros((rank, len(g), VAS_ATTRIBUTES), np.float32)
             mixing = np.random.default_rng(seed).normal(0.0, 1.0, (rank, VAS_INPUTS))
-        self.modes = _parameter(modes)
+        self.modes = self._parameter(modes)
         # The portrait itself is the base's: there the residual is nothing. The last column follows from that.
-        self.mixing = _parameter(mixing[:, :-1])
-        self._origin = torch.from_numpy(residual_inputs(avatar.photo_latents)[:-1])
+        self.mixing = self._parameter(mixing[:, :-1])
+        self._origin = torch.from_numpy(residual_inputs(avatar.photo_latents)[:-1]).to(place)
+
+    def _parameter(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(values, np.float32)).to(self.place).requires_grad_()
+
+    def _bind(self, triangles: I32, layer_weights: F32) -> None:
+        """Say what carries the Gaussians; where posing wants it."""
+        self.triangles, self.layer_weights = triangles, layer_weights
+        self._binding = tuple(
+            torch.tensor(value, device=self.place) for value in (triangles, layer_weights)
+        )
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -99,7 +115,7 @@ class TrainableAvatar:
 
     def inputs(self, pose: Pose) -> torch.Tensor:
         """(VAS_INPUTS - 1,) what weighs the modes in one frame; zero in the portrait itself."""
-        return torch.from_numpy(pose.inputs[:-1]) - self._origin
+        return pose.inputs[:-1] - self._origin
 
     def replace_gaussians(self, source: np.ndarray, optimizer: torch.optim.Adam) -> None:
         """Go on with other Gaussians: copies of the present ones, with their share of the optimiser's memory.
@@ -108,10 +124,12 @@ class TrainableAvatar:
             source: (M,) index of the Gaussian that each is copied from, ascending.
             optimizer: Of ``optimizer``.
         """
-        index, surface = torch.from_numpy(source), len(self.triangles)
+        index, surface = torch.from_numpy(source).to(self.place), len(self.triangles)
         on_surface = source < surface
-        self.triangles = np.ascontiguousarray(self.triangles[source[on_surface]])
-        self.layer_weights = np.ascontiguousarray(self.layer_weights[source[~on_surface] - surface])
+        self._bind(
+            np.ascontiguousarray(self.triangles[source[on_surface]]),
+            np.ascontiguousarray(self.layer_weights[source[~on_surface] - surface]),
+        )
         for group, (name, old) in zip(
             optimizer.param_groups, list(self.parameters.items()), strict=False
         ):
@@ -156,11 +174,8 @@ class TrainableAvatar:
             )
             colors = colors + change[:, 10:13]
             opacities = (opacities + change[:, 13]).clamp(0.0, 1.0)
-        triangle_maps, joint_maps = (torch.from_numpy(value) for value in pose.maps)
-        posed = pose_tensors(
-            means, covariances_from(quats, scales.exp()), triangle_maps, joint_maps,
-            self.triangles, self.layer_weights,
-        )  # fmt: skip
+        covariances = covariances_from(quats, scales.exp())
+        posed = pose_tensors(means, covariances, *pose.maps, *self._binding)
         return *posed, opacities, colors
 
     def draw(
@@ -184,14 +199,14 @@ class TrainableAvatar:
 
     def to_avatar(self) -> Avatar:
         """The avatar that the parameters now stand for."""
-        values = {name: value.detach().numpy() for name, value in self.parameters.items()}
+        values = {name: value.detach().cpu().numpy() for name, value in self.parameters.items()}
         quats = values["quats"]
         length = np.linalg.norm(quats, axis=1, keepdims=True)
         gaussians = Gaussians(
             means=values["means"].copy(),
             quats=(quats / np.maximum(length, 1e-12)).astype(np.float32),
             scales=np.exp(values["log_scales"]),
-            opacities=self.logits.detach().sigmoid().numpy(),
+            opacities=self.logits.detach().sigmoid().cpu().numpy(),
             colors=np.clip(values["colors"], 0.0, 1.0),
             triangles=self.triangles,
             layer_weights=self.layer_weights,
@@ -199,11 +214,7 @@ class TrainableAvatar:
         # Rotations are now of length one, and so must their changes be measured.
         units = np.tile(np.array(RESIDUAL_UNITS, np.float32), (len(quats), 1))
         units[:, 3:7] /= np.maximum(length, 1e-12)
-        constant = -values["mixing"] @ self._origin.numpy()
+        constant = -values["mixing"] @ self._origin.cpu().numpy()
         mixing = np.concatenate([values["mixing"], constant[:, None]], axis=1)
         residual = VasResidual.of(values["modes"] * units, mixing)
         return replace(self._avatar, gaussians=gaussians, vas=residual)
-
-
-def _parameter(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(values, np.float32)).requires_grad_()

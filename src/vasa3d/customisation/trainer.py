@@ -5,6 +5,9 @@ no scene leaks into the silhouette, and now and then the draft from a side that 
 base with the VAS residual are both held to the frames (VASA-3D, section 3.3): the base learns what frames share. After
 a fifth of the steps, Gaussians are pruned and split to a budget (``densification``); after a quarter, the residual
 starts from a closed-form fit (``residual``).
+
+With the device ``cuda``, all that a step touches lies on the GPU. What stays on the processor is rare: pruning and
+splitting, and what the mesh says of a view (``surface``).
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ from vasa3d.customisation.trainable import (
 from vasa3d.geometry.cameras import orbit
 from vasa3d.losses import l1
 from vasa3d.portrait.analysis import Analysis
-from vasa3d.renderer import render_cloud
 from vasa3d.renderer.autograd import render_tensors
+from vasa3d.renderer.cuda import place_of
 from vasa3d.types import F32, Event, GaussianCloud
 
 _PREVIEWS = 8
@@ -87,7 +90,11 @@ class Customisation:
         synthesizer: Where further frames come from.
         pivot: (3,) point that side views turn around, world metres.
         config: How long and on what.
-        distiller: Score distillation, where the user has a model.
+        distiller: Score distillation, where the user has a model; on the same device.
+        device: What draws and steps: ``cpu``, or ``cuda`` for a GPU.
+
+    Raises:
+        MissingError: The device cannot be used here.
     """
 
     def __init__(
@@ -98,24 +105,32 @@ class Customisation:
         pivot: F32,
         config: CustomisationConfig,
         distiller: ScoreDistillation | None = None,
+        device: str = "cpu",
     ) -> None:
         self.draft, self.config, self._pivot = draft, config, pivot
-        self.trained = TrainableAvatar(draft, config.rank, config.seed)
+        self._device, self._place = device, place_of(device)
+        self.trained = TrainableAvatar(draft, config.rank, config.seed, self._place)
         self.optimizer = self.trained.optimizer(config.rates)
         self.step = 0
         parameters = self.trained.parameters
         self.first = {name: parameters[name].detach().clone() for name in _MEMORY}
-        self.gain = torch.zeros(len(self.trained))
+        self.gain = torch.zeros(len(self.trained), device=self._place)
         self.source = np.arange(len(self.trained))
-        self._photo = Lesson(draft, photo)
+        self._photo = Lesson(draft, photo, device=device)
         relit = config.weights.exposure > 0.0
         self._lessons = [
-            Lesson(draft, frame, relit) for frame in synthesizer.frames(config.frames, config.seed)
+            Lesson(draft, frame, relit, device)
+            for frame in synthesizer.frames(config.frames, config.seed)
         ]
-        self._adversary = Adversary(config.seed) if config.weights.adversarial > 0.0 else None
-        self._lpips = load_lpips() if config.weights.lpips > 0.0 else None
+        self._adversary = (
+            Adversary(config.seed, self._place) if config.weights.adversarial > 0.0 else None
+        )
+        self._lpips = load_lpips(self._place) if config.weights.lpips > 0.0 else None
         self._distiller = distiller if config.weights.sds > 0.0 else None
         self._face = face_camera(draft, config.prior_size)
+        look = draft.pose(draft.photo_latents)
+        parts = (look.means, look.covariances, look.opacities, look.colors)
+        self._look = tuple(self._tensor(value) for value in parts)
         exposures = [one.exposure for one in self._lessons if one.exposure is not None]
         if exposures:
             self.optimizer.add_param_group({"params": exposures, "lr": config.rates.exposure})
@@ -138,8 +153,8 @@ class Customisation:
     @property
     def memory(self) -> dict[str, np.ndarray]:
         """What else a stopped run must remember; ``source`` says which Gaussian of the draft each came from."""
-        first = {f"first.{name}": value.numpy() for name, value in self.first.items()}
-        return {"source": self.source, "gain": self.gain.numpy(), **first}
+        first = {f"first.{name}": value.cpu().numpy() for name, value in self.first.items()}
+        return {"source": self.source, "gain": self.gain.cpu().numpy(), **first}
 
     def shape_with(self, name: str, count: int) -> tuple[int, ...]:
         """Shape of what is learned under a name when there are ``count`` Gaussians."""
@@ -151,8 +166,8 @@ class Customisation:
         """Take over the ``memory`` of a stopped run of the same work, which has just begun here."""
         self.source = memory["source"].copy()
         self.trained.replace_gaussians(self.source, self.optimizer)
-        self.gain = torch.from_numpy(memory["gain"].copy())
-        self.first = {name: torch.from_numpy(memory[f"first.{name}"].copy()) for name in self.first}
+        self.gain = self._tensor(memory["gain"].copy())
+        self.first = {name: self._tensor(memory[f"first.{name}"].copy()) for name in self.first}
 
     def run(self) -> Iterator[Event]:
         """Take all steps that are left.
@@ -213,15 +228,15 @@ class Customisation:
         if config.weights.expression > 0.0 and self.step % config.expression_every == 2:
             terms["expression"] = self._expression(lesson, residual)
         self._regularisers(lesson, terms)
-        loss = torch.stack(list(terms.values())).sum()
-        loss.backward()
+        losses = torch.stack(list(terms.values()))
+        losses.sum().backward()
         if config.budget is not None and self.step < _step_at(_DENSIFY_AT, config):
             with torch.no_grad():
                 width = trained.log_scales.amax(1).exp()
                 self.gain += torch.linalg.vector_norm(trained.means.grad, dim=1) * width
         self.optimizer.step()
         self.step += 1
-        return {name: float(value.detach()) for name, value in terms.items()}
+        return dict(zip(terms, losses.detach().tolist(), strict=True))
 
     def _frame_terms(
         self,
@@ -232,7 +247,7 @@ class Customisation:
     ) -> torch.Tensor:
         """Terms of one frame; returns the picture drawn."""
         weights = self.config.weights
-        behind = torch.from_numpy(rng.uniform(0.0, 1.0, 3).astype(np.float32))
+        behind = self._tensor(rng.uniform(0.0, 1.0, 3).astype(np.float32))
         drawn = self.trained.draw(lesson.pose, lesson.camera, behind, residual=residual)
         target, similar = lesson.over(behind)
         picture = lesson.lit(drawn, behind)
@@ -261,21 +276,19 @@ class Customisation:
         camera = orbit(
             self.draft.camera.resized(size, size), self._pivot, yaw, float(rng.uniform(-20.0, 20.0))
         )
-        behind = rng.uniform(0.0, 1.0, 3).astype(np.float32)
-        look = self.draft.pose(self.draft.photo_latents)
-        wanted = render_cloud(look, camera, background=behind, depth=True)
-        drawn = self.trained.draw(lesson.pose, camera, torch.from_numpy(behind), residual=False)
+        behind = self._tensor(rng.uniform(0.0, 1.0, 3).astype(np.float32))
+        with torch.no_grad():
+            wanted = render_tensors(*self._look, camera, background=behind)
+        drawn = self.trained.draw(lesson.pose, camera, behind, residual=False)
         if weights.view_prior > 0.0:
-            difference = l1(drawn.rgb, torch.from_numpy(wanted.rgb))
-            terms["view_prior"] = weights.view_prior * difference
+            terms["view_prior"] = weights.view_prior * l1(drawn.rgb, wanted.rgb)
         if weights.geometry > 0.0 and abs(yaw) < _FACE_SEEN_DEGREES:
-            depth, trust = surface_of(self.draft, lesson.vertices, camera)
-            assert wanted.depth is not None
-            trust &= np.abs(wanted.depth - depth) < _COVERED_METRES  # no hair before it
+            depth, trust = (
+                self._tensor(part) for part in surface_of(self.draft, lesson.vertices, camera)
+            )
+            trust &= (wanted.depth - depth).abs() < _COVERED_METRES  # no hair before it
             if trust.any():
-                distance = geometry_consistency(
-                    drawn.depth, drawn.alpha, torch.from_numpy(depth), torch.from_numpy(trust)
-                )
+                distance = geometry_consistency(drawn.depth, drawn.alpha, depth, trust)
                 terms["geometry"] = weights.geometry * distance
 
     def _distilled(self, distiller: ScoreDistillation, rng: np.random.Generator) -> torch.Tensor:
@@ -283,50 +296,53 @@ class Customisation:
         size = self.config.prior_size
         yaw = float(rng.uniform(-180.0, 180.0))
         camera = orbit(self.draft.camera.resized(size, size), self._pivot, yaw, 0.0)
-        drawn = self.trained.draw(self._photo.pose, camera, torch.full((3,), 0.5), residual=False)
+        grey = torch.full((3,), 0.5, device=self._place)
+        drawn = self.trained.draw(self._photo.pose, camera, grey, residual=False)
         return self.config.weights.sds * distiller(drawn.rgb, yaw, rng)
 
     def _expression(self, lesson: Lesson, residual: bool) -> torch.Tensor:
         """Eyes and mouth are as open in the drawing as the motion has them."""
         means, covariances, opacities, _ = self.trained.pose(lesson.pose, residual=residual)
-        parts = torch.from_numpy(part_colors(self.draft, self.trained.triangles, len(means)))
+        parts = self._tensor(part_colors(self.draft, self.trained.triangles, len(means)))
         drawn = render_tensors(means, covariances, opacities, parts, self._face)
-        wanted = torch.from_numpy(openings_of(self.draft, lesson.vertices, self._face))
+        wanted = self._tensor(openings_of(self.draft, lesson.vertices, self._face))
         return self.config.weights.expression * expression_consistency(drawn.rgb, wanted)
 
     def _densify(self, budget: int) -> None:
         """Prune what nobody sees, split what does the work of two."""
         trained, config = self.trained, self.config
         seen = seen_weight(trained.to_avatar(), self._pivot)
-        count = plan(seen, self.gain.numpy(), budget, config.split_share, _LEAST_WEIGHT)
+        count = plan(seen, self.gain.cpu().numpy(), budget, config.split_share, _LEAST_WEIGHT)
         source = np.repeat(np.arange(len(count)), count)
         trained.replace_gaussians(source, self.optimizer)
         self.source = self.source[source]
-        index = torch.from_numpy(source)
+        index = self._tensor(source)
         self.first = {name: value[index] for name, value in self.first.items()}
-        self.gain = torch.zeros(len(source))
-        halves = np.flatnonzero(count[source] == 2)
-        sign = np.where(np.arange(len(halves)) % 2 == 0, -1.0, 1.0)
+        self.gain = torch.zeros(len(source), device=self._place)
+        found = np.flatnonzero(count[source] == 2)
+        sign = np.where(np.arange(len(found)) % 2 == 0, -1.0, 1.0)
+        halves = self._tensor(found)
         with torch.no_grad():
-            logits = trained.logits[halves].sigmoid().numpy()
+            before = trained.means[halves].cpu().numpy()
             means, scales, opacities = split_in_two(
-                trained.means[halves].numpy(), trained.quats[halves].numpy(),
-                trained.log_scales[halves].exp().numpy(), logits, sign,
+                before, trained.quats[halves].cpu().numpy(),
+                trained.log_scales[halves].exp().cpu().numpy(),
+                trained.logits[halves].sigmoid().cpu().numpy(), sign,
             )  # fmt: skip
-            shift = torch.from_numpy((means - trained.means[halves].numpy()).astype(np.float32))
+            shift = self._tensor((means - before).astype(np.float32))
             trained.means[halves] += shift
             self.first["means"][halves] += shift
-            grown = torch.from_numpy(np.log(scales)) - trained.log_scales[halves]
+            grown = self._tensor(np.log(scales)) - trained.log_scales[halves]
             trained.log_scales[halves] += grown
             self.first["log_scales"][halves] += grown
-            trained.logits[halves] = torch.logit(torch.from_numpy(opacities))
+            trained.logits[halves] = torch.logit(self._tensor(opacities))
 
     def _begin_residual(self) -> None:
         """Give the residual the colours that frames ask for beyond the base (``residual``)."""
         trained, config = self.trained, self.config
         if not self._lessons:
             return
-        inputs = torch.stack([trained.inputs(lesson.pose) for lesson in self._lessons]).numpy()
+        inputs = torch.stack([trained.inputs(one.pose) for one in self._lessons]).cpu().numpy()
         inputs[:, TRANSLATION] = 0.0  # frames hardly shift; what looks like its doing is chance
         wishes = [self._wish(lesson, False) for lesson in self._lessons]
         mixing = mixing_of(inputs, wishes, config.rank)
@@ -336,7 +352,7 @@ class Customisation:
             colors = modes_of(weights, wishes)
             with torch.no_grad():
                 trained.mixing.copy_(torch.from_numpy(mixing))
-                trained.modes[:, :, COLOR] = torch.from_numpy(colors / units)
+                trained.modes[:, :, COLOR] = self._tensor(colors / units)
             if again < _REFITS:
                 rest = [self._wish(lesson, True) for lesson in self._lessons]
                 wishes = [
@@ -347,22 +363,24 @@ class Customisation:
     def _wish(self, lesson: Lesson, residual: bool) -> Wish:
         with torch.no_grad():
             posed = self.trained.pose(lesson.pose, residual=residual)
-            cloud = GaussianCloud(*(value.detach().numpy() for value in posed))
-            rgb = lesson.unlit().numpy()
+            cloud = GaussianCloud(*(value.cpu().numpy() for value in posed))
+            known = [
+                value.cpu().numpy() for value in (lesson.unlit(), lesson.alpha, lesson.confidence)
+            ]
         # Shading is smooth: half the size says as much, in a quarter of the time.
         side = max(lesson.camera.width // 2, min(lesson.camera.width, _WISH_SIDE))
         pictures = (
             np.asarray(cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA), np.float32)
-            for part in (rgb, lesson.alpha.numpy(), lesson.confidence.numpy())
+            for part in known
         )
-        return wish_of(cloud, lesson.camera.resized(side, side), *pictures)
+        return wish_of(cloud, lesson.camera.resized(side, side), *pictures, device=self._device)
 
     def _consistency(self, lesson: Lesson, rng: np.random.Generator) -> torch.Tensor:
         """Full against base from 35 to 55 degrees, which anchors the residual where no frame looks (section 3.3)."""
         size = self.config.prior_size
         yaw = float(rng.uniform(35.0, 55.0) * rng.choice([-1.0, 1.0]))
         camera = orbit(self.draft.camera.resized(size, size), self._pivot, yaw, 0.0)
-        behind = torch.full((3,), 0.5)
+        behind = torch.full((3,), 0.5, device=self._place)
         with torch.no_grad():
             base = self.trained.draw(lesson.pose, camera, behind, residual=False).rgb
         full = self.trained.draw(lesson.pose, camera, behind).rgb
@@ -382,8 +400,12 @@ class Customisation:
     def _preview(self) -> np.ndarray:
         camera = self.draft.camera.resized(256, 256)
         with torch.no_grad():
-            drawn = self.trained.draw(self._photo.pose, camera, torch.ones(3)).rgb
-        return (drawn.clamp(0.0, 1.0).numpy() * 255.0 + 0.5).astype(np.uint8)
+            white = torch.ones(3, device=self._place)
+            drawn = self.trained.draw(self._photo.pose, camera, white).rgb
+        return (drawn.clamp(0.0, 1.0).cpu().numpy() * 255.0 + 0.5).astype(np.uint8)
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self._place)
 
 
 def _step_at(share: float, config: CustomisationConfig) -> int:

@@ -33,9 +33,10 @@ C1, C2 = 0.01**2, 0.03**2
 _SIGMA = 1.5
 
 _weights = np.exp(-0.5 * (np.arange(RADIUS + 1) / _SIGMA) ** 2)
-_W0, _W1, _W2, _W3, _W4, _W5 = (
-    np.float32(w) for w in _weights / (_weights[0] + 2.0 * _weights[1:].sum())
-)
+_weights /= _weights[0] + 2.0 * _weights[1:].sum()
+WINDOW = (*_weights[:0:-1].tolist(), *_weights.tolist())
+"""Weights of the window along one side."""
+_W0, _W1, _W2, _W3, _W4, _W5 = (np.float32(w) for w in _weights)
 _C1, _C2 = np.float32(C1), np.float32(C2)
 _ZERO, _HALF, _ONE, _TWO = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0))
 _FAST = {"contract", "nsz"}

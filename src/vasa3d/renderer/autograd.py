@@ -1,7 +1,8 @@
 """Drawing as a differentiable function of torch tensors.
 
-The picture is that of ``drawing``, to the last bit; the derivative is that of ``kernels.gradients``.
-Nothing depends on the number of threads.
+On the CPU the picture is that of ``drawing``, to the last bit, the derivative is that of
+``kernels.gradients``, and nothing depends on the number of threads. Tensors on a GPU are drawn and
+differentiated by gsplat (``cuda``), whose sums are in no fixed order.
 
 A loop that draws and differentiates should give torch itself one thread (``torch.set_num_threads(1)``):
 torch's workers keep spinning for a while after each of its operations, and so take the processors
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from vasa3d.kernels import plain
 from vasa3d.kernels.gradients import (
     NUM_SUMS,
     add_sums,
@@ -26,6 +28,7 @@ from vasa3d.kernels.gradients import (
 )
 from vasa3d.kernels.threads import run_chunks
 from vasa3d.renderer.config import DEFAULT_CONFIG, RenderConfig
+from vasa3d.renderer.cuda import draw_tensors
 from vasa3d.renderer.drawing import draw_splats, shape_background
 from vasa3d.renderer.splats import Splats, TileLists, project_cloud, tile_bands
 from vasa3d.types import F32, Camera, GaussianCloud
@@ -68,7 +71,7 @@ def render_tensors(
     constant. Can be differentiated once.
 
     Args:
-        means: (N, 3) float32 world metres, on the CPU like all others.
+        means: (N, 3) float32 world metres; all others are on the same device.
         covariances: (N, 6) float32 upper triangles xx, xy, xz, yy, yz, zz, square metres.
         opacities: (N,) float32.
         colors: (N, 3) float32 sRGB.
@@ -82,8 +85,10 @@ def render_tensors(
         The picture.
 
     Raises:
-        ValueError: A tensor has another shape, type or device, the view matrix is not finite, or
-            supersampling is asked for.
+        ValueError: A tensor has another shape, type or device, the view matrix is not finite (on
+            the CPU), or supersampling is asked for.
+        MissingError: The tensors are on a GPU, and gsplat is not installed.
+        InputError: They are, and the camera has skewed pixels.
     """
     if config.supersample != 1:
         raise ValueError("supersampled pictures have no derivative; draw with a larger camera")
@@ -95,10 +100,17 @@ def render_tensors(
     ):  # fmt: skip
         if value is None:
             continue
-        if value.dtype != torch.float32 or value.device.type != "cpu":
-            raise ValueError(f"{name} must be float32 on the CPU, got {value.dtype}")
+        if value.dtype != torch.float32 or value.device != means.device:
+            raise ValueError(f"{name} must be float32 on {means.device}, got {value.dtype}")
         if shape is not None and value.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    if plain.is_needed(means):
+        rgb, alpha, depth = draw_tensors(
+            means, covariances, opacities, colors, camera, viewmat, config
+        )
+        if background is not None:
+            rgb = rgb + (1.0 - alpha)[:, :, None] * background
+        return RenderedTensors(rgb, alpha, depth)
     rgb, alpha, depth = _Render.apply(
         means, covariances, opacities, colors, viewmat, background, camera, config
     )  # fmt: skip

@@ -76,7 +76,12 @@ def draw_bytes(splats: Splats, bands: Iterable[TileLists], background: F32 | Non
 
 
 def color_adjoint(
-    cloud: GaussianCloud, camera: Camera, image: F32, *, config: RenderConfig = DEFAULT_CONFIG
+    cloud: GaussianCloud,
+    camera: Camera,
+    image: F32,
+    *,
+    config: RenderConfig = DEFAULT_CONFIG,
+    device: str = "cpu",
 ) -> F32:
     """Transpose of the colour part of drawing: sum_p w_i(p) image(p) for each Gaussian i.
 
@@ -89,17 +94,23 @@ def color_adjoint(
         camera: The camera.
         image: (H, W, C) any number of channels.
         config: Options of the drawing.
+        device: ``cpu``, or ``cuda`` for a GPU.
 
     Returns:
         (N, C) float32; zero for Gaussians that are not drawn.
 
     Raises:
-        ValueError: The image's size is not the camera's.
+        ValueError: The image's size is not the camera's, or the device is unknown.
+        MissingError: The device cannot be used here.
     """
     if image.ndim != 3 or image.shape[:2] != (camera.height, camera.width):
         raise ValueError(
             f"image must have shape ({camera.height}, {camera.width}, any), got {image.shape}"
         )
+    if device != "cpu":
+        from vasa3d.renderer.cuda import adjoint_by_color
+
+        return adjoint_by_color(cloud, camera, image, config, device)
     channels = image.shape[2]
     pixels = np.zeros((-(-channels // 3), *image.shape[:2], 3), np.float32)
     for channel in range(channels):
