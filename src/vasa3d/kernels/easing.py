@@ -44,3 +44,19 @@ def interpolate(track, at):
         for c in range(track.shape[1]):
             out[i, c] = track[low, c] * (np.float32(1.0) - share) + track[high, c] * share
     return out
+
+
+@njit(nogil=True, cache=True)
+def follow(rows, columns, share, state):
+    """One-pole filter of some columns of (n, C) rows, in place: state += share (row - state), row <- state.
+
+    Args:
+        rows: (n, C) float32, changed.
+        columns: (K,) which.
+        share: How much of a change comes with one row.
+        state: (K,) float32, changed.
+    """
+    for i in range(len(rows)):
+        for k in range(len(columns)):
+            state[k] += share * (rows[i, columns[k]] - state[k])
+            rows[i, columns[k]] = state[k]

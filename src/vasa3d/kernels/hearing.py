@@ -97,3 +97,36 @@ def find_periods(frames, shortest, own, doubt, periods, voicing):
                     best, score = k, here
         periods[n] = first + max(best, 1)
         voicing[n] = min(max(same[max(best, 1)], np.float32(0.0)), np.float32(1.0))
+
+
+@njit(nogil=True, cache=True)
+def gather_frames(rows, steps):
+    """What is heard of motion frames, each from ``steps`` rows of the encoder (``motion/voice.py``).
+
+    Args:
+        rows: (m * steps, C + 4) float32: C values, then voicing, pitch, speaking and belief.
+        steps: Even.
+
+    Returns:
+        (m, 2 C + 5) float32: means of the C values over the first half and over the second; voicing, pitch where there
+        is voice, how far it rises; the last speaking and belief.
+    """
+    half, columns = steps // 2, rows.shape[1] - 4
+    out = np.zeros((len(rows) // steps, 2 * columns + 5), np.float32)
+    for m in range(len(out)):
+        frame, into = rows[m * steps : (m + 1) * steps], out[m]
+        for k in range(steps):
+            start = 0 if k < half else columns
+            for c in range(columns):
+                into[start + c] += frame[k, c] / np.float32(half)
+        heard, pitch = np.float32(0.0), np.float32(0.0)
+        for k in range(steps):
+            heard += frame[k, columns]
+            pitch += frame[k, columns] * frame[k, columns + 1]
+        into[2 * columns] = heard / np.float32(steps)
+        into[2 * columns + 1] = pitch / (heard + np.float32(1e-6))
+        if frame[0, columns] > 0.0 and frame[steps - 1, columns] > 0.0:
+            into[2 * columns + 2] = frame[steps - 1, columns + 1] - frame[0, columns + 1]
+        into[2 * columns + 3] = frame[steps - 1, columns + 2]
+        into[2 * columns + 4] = frame[steps - 1, columns + 3]
+    return out

@@ -3,8 +3,8 @@ each other, with the keys and values of the frames before.
 
     x <- x + J attention(m1(x)),   x <- x + N relu(W m2(x)),   m(x) = norm(x) (1 + scale) + shift
 
-Row r is frame q = r mod B of block r div B, B = 4. In each head it attends to the places p of the frames before and to its own
-block, with the scores k_p . q_r / sqrt(size) + bias.
+Row r is frame q = r mod B of block r div B, B = 4. In each head it attends to the places p of the frames before and to
+its own block, with the scores k_p . q_r / sqrt(size) + bias.
 """
 
 from __future__ import annotations

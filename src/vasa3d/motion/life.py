@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from vasa3d.head.gaze import PITCH_DEGREES, YAW_DEGREES
+from vasa3d.kernels.easing import follow
 from vasa3d.motion.conditions import condition_vector
 from vasa3d.motion.denoiser import DenoiserWeights
 from vasa3d.motion.diffusion import MotionSampler, SamplerConfig
@@ -36,7 +37,8 @@ SPOKEN = tuple(
 SETTLING_SECONDS = 15.0
 """Over which the head's own mean is taken."""
 
-_CALM = [i for i in range(NUM_CHANNELS + 6) if i not in SPOKEN]
+_CALM = np.array([i for i in range(NUM_CHANNELS + 6) if i not in SPOKEN])
+_POSE = np.arange(6)
 _CALM_SHARE = 0.5
 """How much of a change of expression and pose comes with one frame: a tremble of the code is no motion."""
 _NOD_SHARE, _BROW_ACCENT = 0.6, 0.16
@@ -150,13 +152,10 @@ class GeneratedLife:
         """Channels and pose of states: both calmed, the pose about its own slow mean."""
         channels = self._codec.decode(states[:, :LATENT_SIZE])
         out = np.concatenate([channels, states[:, LATENT_SIZE:]], axis=1)
-        for row in out:
-            self._calm += (row[_CALM] - self._calm) * np.float32(_CALM_SHARE)
-            row[_CALM] = self._calm
-            self._mean += (row[NUM_CHANNELS:] - self._mean) * np.float32(
-                1.0 / (SETTLING_SECONDS * DEFAULT_FPS)
-            )
-            row[NUM_CHANNELS:] -= self._mean
+        follow(out, _CALM, np.float32(_CALM_SHARE), self._calm)
+        pose = out[:, NUM_CHANNELS:].copy()
+        follow(pose, _POSE, np.float32(1.0 / (SETTLING_SECONDS * DEFAULT_FPS)), self._mean)
+        out[:, NUM_CHANNELS:] -= pose
         return out
 
     def _scaled(self, pose: F32) -> F32:

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 
 from vasa3d.audio.features import HOP
-from vasa3d.kernels.hearing import cut_frames, find_periods
+from vasa3d.kernels.hearing import cut_frames, find_periods, gather_frames
 from vasa3d.motion.speech import VISEMES, SpeechActivity
 from vasa3d.types import F32, SAMPLE_RATE
 
@@ -124,7 +124,7 @@ class VoiceStream:
         self._rows = np.concatenate([self._rows, rows])
         ready = len(self._rows) // STEPS
         taken, self._rows = self._rows[: ready * STEPS], self._rows[ready * STEPS :]
-        return _features(taken.reshape(ready, STEPS, rows.shape[1]))
+        return gather_frames(taken, STEPS)
 
     def _keep(self, voicing: F32, frequency: F32) -> None:
         self._voicing = np.concatenate([self._voicing, voicing])
@@ -145,16 +145,3 @@ class VoiceStream:
                 self._mean += (value - self._mean) / self._heard
                 out[i] = min(max((value - self._mean) / _UNIT, -3.0), 3.0)
         return out
-
-
-def _features(rows: F32) -> F32:
-    """(m, STEPS, R) rows of the encoder to (m, VOICE_SIZE)."""
-    half = STEPS // 2
-    early, late = (part.sum(axis=1) / half for part in (rows[:, :half, :-4], rows[:, half:, :-4]))
-    voicing, pitch = rows[:, :, -4], rows[:, :, -3]
-    heard = voicing.sum(axis=1) + 1e-6
-    level = (voicing * pitch).sum(axis=1) / heard
-    both = (voicing[:, 0] > 0) & (voicing[:, -1] > 0)
-    slope = np.where(both, pitch[:, -1] - pitch[:, 0], 0.0)
-    rest = np.stack([voicing.sum(axis=1) / STEPS, level, slope, rows[:, -1, -2], rows[:, -1, -1]], axis=1)
-    return np.concatenate([early, late, rest], axis=1).astype(np.float32)
