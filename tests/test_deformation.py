@@ -60,8 +60,26 @@ def test_motion_moves_between_the_mood_and_the_full_expression() -> None:
     mood = channels(0, 0.6)
     assert np.allclose(mix_mood(np.zeros((1, NUM_CHANNELS), np.float32), mood)[0], mood)
     assert np.allclose(mix_mood(np.ones((1, NUM_CHANNELS), np.float32), mood), 1.0)
-    half = mix_mood(np.full((1, NUM_CHANNELS), 0.5, np.float32), mood)[0]
-    assert np.allclose(half, (1.0 + mood) / 2.0, atol=1e-6)
+    dyn = np.full((1, NUM_CHANNELS), 0.5, np.float32)
+    rounding = [ARKIT_INDEX["mouthPucker"], ARKIT_INDEX["mouthFunnel"]]
+    dyn[0, rounding] = 0.0
+    half = mix_mood(dyn, mood)[0]
+    assert np.allclose(np.delete(half, rounding), np.delete((1.0 + mood) / 2.0, rounding))
+
+
+def test_rounded_lips_let_go_of_a_smile_and_of_nothing_else() -> None:
+    mood = mood_of(channels(0))
+    corners = [ARKIT_INDEX["mouthSmileLeft"], ARKIT_INDEX["mouthFrownRight"]]
+    assert (mood[corners] > 0.05).all()
+    shown = [
+        mix_mood(motion(mouthPucker=pucker, mouthFunnel=0.1).dyn, mood)[0]
+        for pucker in (0.0, 0.15, 0.5, 0.9)
+    ]
+    smiles = np.stack([one[corners] for one in shown])
+    assert (np.diff(smiles[:3], axis=0) < -0.1 * mood[corners]).all()
+    assert np.allclose(smiles[2:], 0.0)
+    eyes = ARKIT_INDEX["eyeSquintLeft"]
+    assert all(one[eyes] == shown[0][eyes] for one in shown)
 
 
 def test_the_look_stays_and_the_open_mouth_does_not() -> None:

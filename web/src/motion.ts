@@ -25,6 +25,15 @@ export function channel(name: Channel): number {
   return CHANNELS.indexOf(name);
 }
 
+const ROUNDING = [channel("mouthPucker"), channel("mouthFunnel")];
+const FULLY_ROUND = 0.5;
+const CORNERS = new Set(
+  (["mouthSmile", "mouthDimple", "mouthFrown"] as const).flatMap((name) => [
+    channel(`${name}Left`),
+    channel(`${name}Right`),
+  ]),
+);
+
 export function restLatents(): Latents {
   return { dyn: new Float32Array(NUM_CHANNELS), pose: new Float32Array(6) };
 }
@@ -129,8 +138,11 @@ export interface HeadParameters {
 export function baseDeformation(latents: Latents, head: HeadData): HeadParameters {
   const { dyn, pose } = latents;
   const expression = new Float32Array(NUM_CHANNELS);
+  // Nobody smiles with rounded lips: the mood lets the corners of the mouth go.
+  const rounding = ROUNDING.reduce((sum, i) => sum + dyn[i]!, 0) / FULLY_ROUND;
+  const free = 1 - Math.min(Math.max(rounding, 0), 1);
   for (let i = 0; i < NUM_CHANNELS; i++) {
-    const mood = head.mood[i]!;
+    const mood = CORNERS.has(i) ? free * head.mood[i]! : head.mood[i]!;
     expression[i] = Math.min(Math.max(mood + (1 - mood) * dyn[i]!, 0), 1);
   }
   const joints = new Float32Array(head.jointsRest.length);

@@ -6,7 +6,8 @@ belongs to the person's look (a smile in the eyes, raised brows, heavy lids) sta
 
     expression = mood + (1 - mood) * dyn,
 
-while mouth opening and parted lips are left to the motion alone.
+while mouth opening and parted lips are left to the motion alone. Nobody smiles with rounded lips: as dyn rounds them
+(mouthPucker, mouthFunnel), the mood lets the corners of the mouth go.
 
 VAS deformation: residuals of every Gaussian's position, rotation, scale, colour and opacity as a latent-conditioned
 mixture of per-Gaussian modes; rank 0 means none.
@@ -20,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasa3d.head import NECK_SHARE, ArkitHead, eye_rotations
-from vasa3d.types import ARKIT_CHANNELS, F32, NUM_CHANNELS, HeadParams, MotionLatents, check_array
+from vasa3d.types import (
+    ARKIT_CHANNELS,
+    ARKIT_INDEX,
+    F32,
+    NUM_CHANNELS,
+    HeadParams,
+    MotionLatents,
+    check_array,
+)
 
 _MOOD_SHARE = {
     "mouthSmile": 0.35, "mouthDimple": 0.35, "mouthFrown": 0.35, "cheekSquint": 0.4, "cheekPuff": 0.0,
@@ -30,6 +39,13 @@ _MOOD_SHARE = {
 part the lips, so little is left of noseSneer, which draws the upper lip up by 6 mm."""
 
 _MOOD_LIMIT = 0.6
+_CORNERS = np.array(
+    [n.startswith(("mouthSmile", "mouthDimple", "mouthFrown")) for n in ARKIT_CHANNELS]
+)
+"""Channels of the mood that rounded lips let go."""
+_ROUNDING = [ARKIT_INDEX["mouthPucker"], ARKIT_INDEX["mouthFunnel"]]
+_FULLY_ROUND = 0.5
+"""Sum of the rounding channels from which the corners are free."""
 VAS_ATTRIBUTES = 14
 """Residual of one Gaussian: mean 3, rotation 4, log scale 3, colour 3, opacity 1."""
 VAS_INPUTS = NUM_CHANNELS + 6 + 1
@@ -111,12 +127,21 @@ def mood_of(expression: F32) -> F32:
 
 def mix_mood(dyn: F32, mood: F32) -> F32:
     """Expression channels (T, 52) of latents over a mood (52,)."""
-    return np.clip(mood + (1.0 - mood) * dyn, 0.0, 1.0).astype(np.float32)
+    under = _mood_under(dyn, mood)
+    return np.clip(under + (1.0 - under) * dyn, 0.0, 1.0).astype(np.float32)
 
 
 def unmix_mood(expression: F32, mood: F32) -> F32:
-    """Latents (52,) whose expression over this mood is the given one (52,)."""
-    return np.clip((expression - mood) / (1.0 - mood), 0.0, 1.0).astype(np.float32)
+    """Latents (..., 52) whose expression over this mood (52,) is the given one (..., 52)."""
+    # Rounding is not the corners' own: it is known before them.
+    under = _mood_under(np.clip((expression - mood) / (1.0 - mood), 0.0, 1.0), mood)
+    return np.clip((expression - under) / (1.0 - under), 0.0, 1.0).astype(np.float32)
+
+
+def _mood_under(dyn: F32, mood: F32) -> F32:
+    """(..., 52) what is left of a mood (52,) under latents (..., 52)."""
+    rounding = np.clip(dyn[..., _ROUNDING].sum(-1, keepdims=True) / _FULLY_ROUND, 0.0, 1.0)
+    return mood * (1.0 - rounding * _CORNERS)
 
 
 def base_deformation(
