@@ -6,6 +6,7 @@ import numpy as np
 
 from vasa3d.customisation.animator import PhotoAnimator
 from vasa3d.customisation.config import CustomisationConfig
+from vasa3d.customisation.trainer import photo_frame
 from vasa3d.evaluation.ablation import ablate_events, measure, settings
 
 SMALL = CustomisationConfig(steps=4, size=96, frames=2, prior_size=64, rank=1, budget=None)
@@ -31,9 +32,12 @@ def test_the_protocol_runs_and_reports_every_setting(astronaut) -> None:
 def test_measures_fall_when_the_avatar_is_spoiled(made) -> None:
     avatar = made.result.avatar
     frames = list(PhotoAnimator(made.analysis, avatar, 96).frames(2, 5))
-    good = measure(avatar, frames)
+    photo = photo_frame(made.analysis, avatar, 96)
+    good = measure(avatar, frames, photo)
     noise = np.random.default_rng(0).normal(0.0, 0.1, avatar.gaussians.colors.shape)
     colors = np.clip(avatar.gaussians.colors + noise, 0, 1).astype(np.float32)
-    bad = measure(replace(avatar, gaussians=replace(avatar.gaussians, colors=colors)), frames)
+    spoiled = replace(avatar, gaussians=replace(avatar.gaussians, colors=colors))
+    bad = measure(spoiled, frames, photo)
     assert bad["psnr"] < good["psnr"] and bad["ssim"] < good["ssim"]
     assert bad["l1"] > good["l1"] and bad["edges"] > good["edges"]
+    assert bad["edges_photo"] > 1.1 * good["edges_photo"]

@@ -240,9 +240,10 @@ def ablation(
         setting: {key: float(np.mean([table[setting][key] for table in tables])) for key in row}
         for setting, row in tables[0].items()
     }
-    lines = ["| setting | PSNR | L1 | SSIM | edges |", "|---|---|---|---|---|"]
+    lines = ["| setting | PSNR | L1 | SSIM | edges | edges_photo |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {name} | {row['psnr']:.2f} | {row['l1']:.4f} | {row['ssim']:.4f} | {row['edges']:.5f} |"
+        f"| {name} | {row['psnr']:.2f} | {row['l1']:.4f} | {row['ssim']:.4f} | {row['edges']:.5f} "
+        f"| {row['edges_photo']:.5f} |"
         for name, row in mean.items()
     ]
     reporter.finish({"settings": mean, "portraits": each, "steps": config.steps}, "\n".join(lines))

@@ -46,7 +46,7 @@ class LossWeights:
     shape: float = 2e-3
     residual: float = 1e-4
     exposure: float = 0.02
-    sharpening: float = 0.1
+    sharpening: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Settings build on one another: the base deformation alone, then the VAS residual, the view prior, the consistencies
 (render, geometry, expression) and the sharpening. Every setting starts from the same draft and takes the same steps;
-all are compared on the same held-out frames of the animator, where these can be believed.
+all are compared on the same held-out frames of the animator, where these can be believed. These frames are the photo
+resampled, softer than it; how sharp an avatar is, the photo itself tells.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from vasa3d.pipeline import turning_point
 from vasa3d.portrait.analysis import analyse
 from vasa3d.portrait.image import load_image
 from vasa3d.renderer import render_cloud
-from vasa3d.types import Event
+from vasa3d.types import F32, Event
 
 HELD_OUT_FRAMES = 12
 HELD_OUT_SEED = 1_000_003
 """Far from every seed that a user would train with."""
-_SURE = 0.5
+_SURE, _OPAQUE = 0.5, 0.98
 _NONE = LossWeights(view_prior=0.0, consistency=0.0, sharpening=0.0, geometry=0.0, expression=0.0)
 _ALL = LossWeights()
 
@@ -59,45 +60,48 @@ def ablate_events(portrait: Path, config: CustomisationConfig) -> Iterator[Event
 
     Yields:
         Progress; the last event's ``data["result"]`` maps setting (``draft`` first) -> psnr, l1, ssim, edges: dB, mean
-        absolute difference, structural similarity and perceptual distance (``objective.edge_distance``).
+        absolute difference, structural similarity and perceptual distance (``objective.edge_distance``) to held-out
+        frames, and edges_photo: perceptual distance of the source view to the photo.
     """
     head = load_head()
     analysis = analyse(load_image(portrait), head)
     draft = initialise(analysis, head, InitConfig(seed=config.seed), {})
     animator = PhotoAnimator(analysis, draft, config.size)
     held_out = list(animator.frames(HELD_OUT_FRAMES, HELD_OUT_SEED))
-    result = {"draft": measure(draft, held_out)}
+    photo = photo_frame(analysis, draft, config.size)
+    result = {"draft": measure(draft, held_out, photo)}
     chosen = settings(config)
     for number, (name, setting) in enumerate(chosen.items()):
-        photo = photo_frame(analysis, draft, config.size)
         work = Customisation(draft, photo, animator, turning_point(draft), setting)
         for event in work.run():
             done = number * config.steps + event.done
             yield Event(name, done, len(chosen) * config.steps)
-        result[name] = measure(work.avatar(), held_out)
+        result[name] = measure(work.avatar(), held_out, photo)
     yield Event("done", data={"result": result})
 
 
-def measure(avatar: Avatar, frames: list[TrainingFrame]) -> dict[str, float]:
-    """Mean psnr, l1, ssim and edges of an avatar's pictures against frames, where those can be believed."""
+def measure(avatar: Avatar, frames: list[TrainingFrame], photo: TrainingFrame) -> dict[str, float]:
+    """Mean psnr, l1, ssim and edges against frames, where those can be believed, and edges_photo."""
     rows = []
     for frame in frames:
         sure = frame.confidence > _SURE
-        drawn = render_cloud(avatar.pose(frame.latents), frame.camera).rgb
-        edges = edge_distance(
-            torch.from_numpy(drawn),
-            torch.from_numpy(frame.rgb),
-            torch.from_numpy(sure.astype(np.float32)),
-        )
+        drawn, edges = _edges(avatar, frame, sure)
         rows.append(
             (
                 psnr(drawn, frame.rgb, sure),
                 np.abs(drawn - frame.rgb)[sure].mean(),
                 ssim(drawn, frame.rgb, sure),
-                float(edges),
+                edges,
             )
         )
-    means = np.mean(rows, axis=0)
-    return {
-        n: round(float(v), 5) for n, v in zip(("psnr", "l1", "ssim", "edges"), means, strict=True)
-    }
+    means = (*np.mean(rows, axis=0), _edges(avatar, photo, photo.alpha > _OPAQUE)[1])
+    names = ("psnr", "l1", "ssim", "edges", "edges_photo")
+    return {name: round(float(value), 5) for name, value in zip(names, means, strict=True)}
+
+
+def _edges(avatar: Avatar, frame: TrainingFrame, sure: np.ndarray) -> tuple[F32, float]:
+    """An avatar's picture of a frame, and its perceptual distance where (H, W) the frame is sure."""
+    drawn = render_cloud(avatar.pose(frame.latents), frame.camera).rgb
+    weight = torch.from_numpy(sure.astype(np.float32))
+    distance = edge_distance(torch.from_numpy(drawn), torch.from_numpy(frame.rgb), weight)
+    return drawn, float(distance)
