@@ -34,7 +34,7 @@ export default defineConfig({
     target: "es2022",
     modulePreload: false,
     rollupOptions: {
-      input: { player: "src/index.ts", page: "src/page/page.ts" },
+      input: { player: "src/index.ts", page: "src/page/page.ts", thin: "src/page/thin.ts" },
       preserveEntrySignatures: "strict",
       output: {
         entryFileNames: "[name].js",

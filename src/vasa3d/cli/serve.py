@@ -36,6 +36,10 @@ def serve(
         str,
         typer.Option("--life", help="diffusion, or rules: two thirds of the work."),
     ] = "diffusion",
+    webrtc: Annotated[
+        bool,
+        typer.Option("--webrtc", help="Also draw here, and send video to clients that cannot."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve a live page: a microphone or a file in, a talking head out.
@@ -48,6 +52,7 @@ def serve(
       vasa3d serve me.vasa3d
       vasa3d serve me.vasa3d you.vasa3d --port 9000
       vasa3d serve me.vasa3d --host 0.0.0.0 --token "$(openssl rand -hex 16)"
+      vasa3d serve me.vasa3d --webrtc    (then open /thin)
     """
     from vasa3d.server.config import LOOPBACK, ServerConfig
     from vasa3d.server.run import run_server
@@ -59,8 +64,9 @@ def serve(
         token = secrets.token_urlsafe(18)
     chosen = {} if workers is None else {"workers": workers}
     config = ServerConfig(
-        host=host, port=port, token=token, origins=tuple(origin or ()), life=life, **chosen
-    )
+        host=host, port=port, token=token, origins=tuple(origin or ()), life=life, webrtc=webrtc,
+        **chosen,
+    )  # fmt: skip
 
     def tell(address: str) -> None:
         reporter.finish({"url": address, "token": token}, f"open {address} (Ctrl-C to stop)")

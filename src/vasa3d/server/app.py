@@ -16,8 +16,10 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from starlette.applications import Starlette
@@ -29,12 +31,14 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from vasa3d.avatar.avatar import Avatar
-from vasa3d.errors import VasaError
+from vasa3d.errors import MissingError, VasaError
 from vasa3d.server.config import LOOPBACK, ServerConfig
 from vasa3d.server.metrics import Metrics
 from vasa3d.server.pool import WorkerPool
 from vasa3d.server.protocol import (
     BEARER_PREFIX,
+    CLOSE_BAD_MESSAGE,
+    CLOSE_FAILED,
     CLOSE_FULL,
     CLOSE_TOO_MANY,
     CLOSE_WRONG_TOKEN,
@@ -45,7 +49,17 @@ from vasa3d.server.protocol import (
 from vasa3d.server.session import Session
 from vasa3d.server.site import SITE_FILES, encode_avatar, index_page, site_file
 
+if TYPE_CHECKING:
+    from vasa3d.server.webrtc import RtcDesk
+
 LOG = logging.getLogger("vasa3d.server")
+_MAX_OFFER_BYTES = 65_536
+_STATUS = {
+    CLOSE_BAD_MESSAGE: 400,
+    CLOSE_WRONG_TOKEN: 401,
+    CLOSE_TOO_MANY: 429,
+    CLOSE_FULL: 503,
+}
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -68,6 +82,43 @@ _HEADERS = {
 def log(event: str, **values: Any) -> None:
     """One line of JSON about something that happened."""
     LOG.info(json.dumps({"event": event, **values}, default=str))
+
+
+@dataclass(frozen=True)
+class _Offer:
+    sdp: str
+    avatar: str
+
+
+async def _read_offer(request: Request, names: Sequence[str]) -> _Offer | None:
+    """What a client offers; ``None`` if it is no offer for an avatar of ours."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_OFFER_BYTES:
+            return None
+    try:
+        value = json.loads(body)
+        offer = _Offer(value["sdp"], value.get("avatar", names[0]))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    return offer if isinstance(offer.sdp, str) and offer.avatar in names else None
+
+
+def _failure(code: int, message: str, hint: str) -> Response:
+    failure = {"code": code, "message": message, "hint": hint}
+    return JSONResponse(failure, _STATUS[code], headers=_HEADERS)
+
+
+def _open_desk(config: ServerConfig, pool: WorkerPool, metrics: Metrics) -> RtcDesk:
+    try:
+        from vasa3d.server.webrtc import RtcDesk
+    except ImportError as error:
+        raise MissingError(
+            "video over WebRTC needs the package aiortc.",
+            hint="pip install 'vasa3d[webrtc]', or leave out --webrtc",
+        ) from error
+    return RtcDesk(config, pool, metrics)
 
 
 class AvatarShelf:
@@ -114,6 +165,15 @@ class AvatarShelf:
             log("avatar_unreadable", name=name, error=str(error))
         return data
 
+    def load(self, name: str) -> Avatar:
+        """An avatar as its file is now.
+
+        Raises:
+            AvatarFileError: It is not readable.
+            KeyError: There is none of this name.
+        """
+        return Avatar.load(self._paths[name])
+
     def _stamp(self, name: str) -> tuple[int, int]:
         status = self._paths[name].stat()
         return status.st_mtime_ns, status.st_size
@@ -136,6 +196,7 @@ class LiveServer:
         self._shelf = AvatarShelf(avatars)
         self.metrics = Metrics()
         self._pool = WorkerPool(config.workers, config.life, config.max_load, self.metrics)
+        self._desk = _open_desk(config, self._pool, self.metrics) if config.webrtc else None
         self._numbers = itertools.count(1)
         self._addresses: Counter[str] = Counter()
         middleware = []
@@ -149,6 +210,7 @@ class LiveServer:
                 Route("/avatars/{name}", self._avatar),
                 *(Route(f"/{name}", self._file) for name in SITE_FILES if name != "index.html"),
                 WebSocketRoute("/live", self._live),
+                *([] if self._desk is None else self._thin_routes()),
             ],
             middleware=middleware,
             lifespan=self._lifespan,
@@ -162,6 +224,8 @@ class LiveServer:
         gc.freeze()
         log("started", avatars=self._shelf.names, workers=self._config.workers)
         yield
+        if self._desk is not None:
+            await self._desk.close()
         self._pool.stop()
         log("stopped")
 
@@ -221,12 +285,12 @@ class LiveServer:
                 shown.append(protocol.strip().removeprefix(BEARER_PREFIX))
         return any(hmac.compare_digest(text.encode(), token.encode()) for text in shown)
 
-    def _is_ours(self, socket: WebSocket) -> bool:
-        """Whether a socket comes from our own page, from one that may use us, or from no page at all."""
-        origin = socket.headers.get("origin")
+    def _is_ours(self, connection: HTTPConnection) -> bool:
+        """Whether it comes from our own page, from one that may use us, or from no page at all."""
+        origin = connection.headers.get("origin")
         if origin is None or origin in self._config.origins:
             return True
-        return urlsplit(origin).netloc == socket.headers.get("host")
+        return urlsplit(origin).netloc == connection.headers.get("host")
 
     async def _live(self, socket: WebSocket) -> None:
         number = next(self._numbers)
@@ -241,26 +305,73 @@ class LiveServer:
             self.metrics.closed[code] += 1
             log("refused", session=number, address=address, code=code, reason=message)
             return
-        self.metrics.sessions += 1
-        self._addresses[address] += 1
-        log("opened", session=number, address=address)
+        self._enter(number, address)
         code, reason = 1006, ""
         try:
             session = Session(socket, number, self._pool, self._config, self.metrics)
             code, reason = await session.run()
         finally:
-            self.metrics.sessions -= 1
-            self.metrics.closed[code] += 1
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
-            log("closed", session=number, code=code, reason=reason)
+            self._leave(number, address, code, reason)
 
-    def _refuse(self, socket: WebSocket, address: str) -> tuple[int, str, str] | None:
-        """Close code, message and hint for a socket that may not stay."""
-        if not self._may_enter(socket):
+    def _enter(self, number: int, address: str) -> None:
+        """A session begins."""
+        self.metrics.sessions += 1
+        self._addresses[address] += 1
+        log("opened", session=number, address=address)
+
+    def _leave(self, number: int, address: str, code: int, reason: str) -> None:
+        """A session is over."""
+        self.metrics.sessions -= 1
+        self.metrics.closed[code] += 1
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+        log("closed", session=number, code=code, reason=reason)
+
+    def _thin_routes(self) -> list[Route]:
+        """The page and the door for clients that get video."""
+        return [
+            Route("/thin", self._thin_page),
+            Route("/thin.js", self._file),
+            Route("/webrtc/offer", self._offer, methods=["POST"]),
+        ]
+
+    async def _thin_page(self, request: Request) -> Response:
+        page = index_page({"avatars": self._shelf.names}, "thin.html")
+        return Response(page, headers=_HEADERS, media_type=_TYPES[".html"])
+
+    async def _offer(self, request: Request) -> Response:
+        """Answer an offer of WebRTC, under the rules of the socket."""
+        assert self._desk is not None
+        number = next(self._numbers)
+        address = request.client.host if request.client else "unknown"
+        offer = await _read_offer(request, self._shelf.names)
+        refusal = self._refuse(request, address)
+        if refusal is None and self._desk.is_full:
+            refusal = CLOSE_FULL, "no more faces can be drawn here at once.", "try again later"
+        if refusal is not None or offer is None:
+            refusal = refusal or (CLOSE_BAD_MESSAGE, "this is no offer.", "see docs/protocol.md")
+            self.metrics.closed[refusal[0]] += 1
+            log("refused", session=number, address=address, code=refusal[0], reason=refusal[1])
+            return _failure(*refusal)
+        self._enter(number, address)
+        leave = partial(self._leave, number, address)
+        load = partial(self._shelf.load, offer.avatar)
+        try:
+            sdp = await self._desk.answer(number, offer.sdp, load, leave)
+        except VasaError as error:
+            leave(CLOSE_BAD_MESSAGE, error.message)
+            return _failure(CLOSE_BAD_MESSAGE, error.message, error.hint)
+        except BaseException:
+            leave(CLOSE_FAILED, "something went wrong on the server")
+            raise
+        return JSONResponse({"type": "answer", "sdp": sdp}, headers=_HEADERS)
+
+    def _refuse(self, connection: HTTPConnection, address: str) -> tuple[int, str, str] | None:
+        """Close code, message and hint for a session that may not begin."""
+        if not self._may_enter(connection):
             return CLOSE_WRONG_TOKEN, "the token is wrong or missing.", "use the link of the server"
-        if not self._is_ours(socket):
+        if not self._is_ours(connection):
             return CLOSE_WRONG_TOKEN, "this web page may not connect.", "add it with --origin"
         if self.metrics.sessions >= self._config.max_sessions:
             return CLOSE_FULL, "all places are taken.", "try again later"

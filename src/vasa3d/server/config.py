@@ -16,6 +16,10 @@ def _default_workers() -> int:
     return max(1, min(4, os.cpu_count() or 1))
 
 
+def _default_videos() -> int:
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
 @dataclass(frozen=True)
 class ServerConfig:
     """Limits of the server.
@@ -36,6 +40,9 @@ class ServerConfig:
         max_behind_seconds: Motion that may wait for a slow client; beyond, the oldest is dropped.
         max_messages_per_second: Messages of one session, averaged over some seconds.
         send_timeout_seconds: A client that takes nothing for so long is gone.
+        webrtc: Whether pictures are drawn here for clients that cannot.
+        max_videos: Sessions drawn at once.
+        video_side: Side of their pictures in pixels, even.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +60,9 @@ class ServerConfig:
     max_behind_seconds: float = 2.0
     max_messages_per_second: float = 500.0
     send_timeout_seconds: float = 10.0
+    webrtc: bool = False
+    max_videos: int = field(default_factory=_default_videos)
+    video_side: int = 384
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

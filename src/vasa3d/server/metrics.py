@@ -22,6 +22,8 @@ class Metrics:
         dropped: Frames dropped for slow clients.
         sound_seconds: Sound heard.
         worker_losses: Worker processes that died.
+        pictures: Pictures drawn for thin clients.
+        pictures_late: Pictures left out because the one before was not yet drawn.
         load: Share of its time that the turns of the busiest worker take, if somebody speaks in all of them.
         delays: Seconds from a block of sound to the motion that it settled.
     """
@@ -34,6 +36,8 @@ class Metrics:
     dropped: int = 0
     sound_seconds: float = 0.0
     worker_losses: int = 0
+    pictures: int = 0
+    pictures_late: int = 0
     load: float = 0.0
     _delay_counts: list[int] = field(default_factory=lambda: [0] * (len(_DELAY_BOUNDS) + 1))
     _delay_sum: float = 0.0
@@ -63,6 +67,8 @@ class Metrics:
         add("frames_dropped_total", "counter", "Frames dropped.", {"": self.dropped})
         add("sound_seconds_total", "counter", "Sound heard.", {"": round(self.sound_seconds, 3)})
         add("worker_losses_total", "counter", "Worker processes lost.", {"": self.worker_losses})
+        add("pictures_total", "counter", "Pictures drawn.", {"": self.pictures})
+        add("pictures_late_total", "counter", "Pictures left out.", {"": self.pictures_late})
         total, buckets = 0, {}
         for bound, count in zip((*_DELAY_BOUNDS, "+Inf"), self._delay_counts, strict=True):
             total += count

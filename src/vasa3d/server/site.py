@@ -31,6 +31,8 @@ BUILT_FILES = (
     "index.html", "page.css", "page.js", "player.js", "speech.js", "onnxruntime.wasm.gz",
     "onnxruntime.licence.txt",
 )  # fmt: skip
+THIN_FILES = ("thin.html", "thin.js")
+"""For a page without a player, to which the server sends video; they are no part of an exported page."""
 _NETWORKS = {"speech.onnx": speech_onnx, "motion.onnx": motion_onnx}
 SITE_FILES = (*BUILT_FILES, *_NETWORKS)
 SOUND_RATE = 24_000
@@ -40,7 +42,7 @@ _CONFIG_ELEMENT = '<script type="application/json" id="config"></script>'
 
 @cache
 def site_file(name: str) -> bytes:
-    """One of ``SITE_FILES``.
+    """One of ``SITE_FILES`` or ``THIN_FILES``.
 
     Raises:
         MissingError: This install has no player, or an asset is missing.
@@ -56,10 +58,10 @@ def site_file(name: str) -> bytes:
     return path.read_bytes()
 
 
-def index_page(config: dict[str, Any]) -> bytes:
-    """The page for a configuration: ``avatars`` (name and src each), ``motion``, ``audio``, ``server``."""
+def index_page(config: dict[str, Any], name: str = "index.html") -> bytes:
+    """A page for a configuration: ``avatars`` (name and src each), ``motion``, ``audio``, ``server``."""
     text = json.dumps(config, sort_keys=True).replace("<", "\\u003c")
-    page = site_file("index.html").decode("utf-8")
+    page = site_file(name).decode("utf-8")
     return page.replace(_CONFIG_ELEMENT, _CONFIG_ELEMENT.replace("></", f">{text}</")).encode()
 
 

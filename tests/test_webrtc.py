@@ -1,0 +1,328 @@
+"""Video drawn by the server: a client connects, sees the mouth follow the sound, interrupts, is refused, goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soxr
+
+from test_server import SPEECH, Running, run, start
+from vasa3d.avatar.avatar import Avatar
+from vasa3d.avatar.file import decode, encode
+from vasa3d.avatar.live import LiveView
+from vasa3d.errors import MissingError
+from vasa3d.motion.generator import GeneratorConfig, MotionControls, speak
+from vasa3d.pipeline import resolve_background
+from vasa3d.server.app import LiveServer
+from vasa3d.server.config import ServerConfig
+from vasa3d.server.protocol import End, Interrupt, Start, pack_sound, write_message
+from vasa3d.types import ARKIT_INDEX, AudioClip, MotionLatents
+from web_tools import small_avatar
+
+aiortc = pytest.importorskip("aiortc")
+av = pytest.importorskip("av")
+
+SIDE = 128
+RATE = 16000
+SPOKEN = np.round(SPEECH * 32767).astype(np.int16)
+
+
+@cache
+def striped_avatar() -> Avatar:
+    """Someone whose skin has stripes, so that all that moves is seen, and no hair before it."""
+    plain = small_avatar(0)
+    skin = plain.gaussians
+    stripes = np.floor(skin.means[:, 1] / 0.008) % 2
+    loose = np.arange(len(skin)) >= skin.num_surface
+    gaussians = replace(
+        skin,
+        colors=np.repeat(0.1 + 0.8 * stripes[:, None], 3, axis=1).astype(np.float32),
+        opacities=np.where(loose, 0.01, 0.95).astype(np.float32),
+    )
+    made = replace(plain, gaussians=gaussians)
+    return decode(encode(made), made.camera, made.provenance)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("thin")
+    striped_avatar().save(folder / "me.vasa3d")
+    yield from start(folder, webrtc=True, max_videos=2, video_side=SIDE)
+
+
+class Microphone(aiortc.MediaStreamTrack):
+    """A track of 48 kHz sound in real time."""
+
+    kind = "audio"
+
+    def __init__(self, samples: np.ndarray) -> None:
+        super().__init__()
+        self._samples, self._at, self._begin = samples, 0, 0.0
+
+    async def recv(self) -> Any:
+        now = asyncio.get_running_loop().time()
+        self._begin = self._begin or now
+        await asyncio.sleep(max(0.0, self._begin + self._at / 48000 - now))
+        part = np.take(self._samples, range(self._at, self._at + 960), mode="wrap")
+        frame = av.AudioFrame.from_ndarray(part[None], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, self._at, Fraction(1, 48000)
+        self._at += 960
+        return frame
+
+
+class Thin:
+    """A client: what it has seen, heard and been told."""
+
+    def __init__(self, server: Running, codec: str = "VP8", microphone: Any = None) -> None:
+        self._server = server
+        self.peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
+        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.pictures: list[tuple[float, np.ndarray]] = []
+        self.sound: list[tuple[float, np.ndarray]] = []
+        video = self.peer.addTransceiver("video", "recvonly")
+        known = aiortc.RTCRtpReceiver.getCapabilities("video").codecs
+        video.setCodecPreferences([one for one in known if one.mimeType == f"video/{codec}"])
+        if microphone is None:
+            self.peer.addTransceiver("audio", "recvonly")
+        else:
+            self.peer.addTrack(microphone)
+        self.channel = self.peer.createDataChannel("live")
+        self.channel.on("message", lambda text: self.told.put_nowait(json.loads(text)))
+        self._tasks: list[asyncio.Task[None]] = []
+        self.peer.on(
+            "track", lambda track: self._tasks.append(asyncio.ensure_future(self._take(track)))
+        )
+
+    async def _take(self, track: Any) -> None:
+        while True:
+            try:
+                frame = await track.recv()
+            except aiortc.mediastreams.MediaStreamError:
+                return
+            if track.kind == "video":
+                self.pictures.append((frame.time, frame.to_ndarray(format="rgb24")))
+            else:
+                samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
+                self.sound.append((frame.time, samples[:, 0]))
+
+    async def __aenter__(self) -> Thin:
+        await self.peer.setLocalDescription(await self.peer.createOffer())
+        answer = await asyncio.to_thread(offer, self._server, self.peer.localDescription.sdp)
+        assert answer.status_code == 200, answer.text
+        sdp = answer.json()["sdp"]
+        await self.peer.setRemoteDescription(aiortc.RTCSessionDescription(sdp, "answer"))
+        assert (await self.hear_of())["type"] == "ready"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.peer.close()
+        for task in self._tasks:
+            task.cancel()
+
+    async def hear_of(self) -> dict[str, Any]:
+        return await asyncio.wait_for(self.told.get(), 30)
+
+    def say(self, message: Any) -> None:
+        self.channel.send(write_message(message))
+
+    def speak(self, samples: np.ndarray, turn: int = 1, **options: Any) -> None:
+        self.say(Start(turn=turn, rate=RATE, **options))
+        for block, first in enumerate(range(0, len(samples), RATE)):
+            self.channel.send(pack_sound(turn, block, samples[first : first + RATE]))
+
+    def heard(self) -> np.ndarray:
+        """All sound on its own clock, missing pieces silent."""
+        total = np.zeros(round(self.sound[-1][0] * 48000) + 960, np.float32)
+        for time, samples in self.sound:
+            at = round(time * 48000)
+            total[at : at + len(samples)] = samples[: len(total) - at]
+        return total
+
+
+def offer(server: Running, sdp: str, **options: Any) -> httpx.Response:
+    url = f"http://127.0.0.1:{server.port}/webrtc/offer"
+    return httpx.post(url, json={"sdp": sdp}, timeout=30, **options)
+
+
+async def gone(server: Running) -> None:
+    """The server has noticed that nobody is there any more."""
+    while server.live.metrics.sessions:
+        await asyncio.sleep(0.05)
+
+
+def drawn(motion: MotionLatents) -> np.ndarray:
+    """(T, P) small grey pictures of motion, as the server draws it."""
+    avatar = striped_avatar()
+    scene = resolve_background(avatar, "original", SIDE)
+    assert scene is not None
+    camera = avatar.camera.resized(SIDE, SIDE)
+    view = LiveView(avatar, camera, background=scene.astype(np.float32) / 255)
+    return np.stack([small(view.draw(motion, frame)) for frame in range(len(motion))])
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    parts = picture.astype(np.float32).reshape(SIDE // 4, 4, SIDE // 4, 4, 3)
+    return parts.mean((1, 3, 4)).ravel()
+
+
+def beginning_of(motion: np.ndarray, pictures: list[tuple[float, np.ndarray]]) -> float:
+    """Media time at which pictures begin to show motion (T, P) of 25 frames a second."""
+    times = np.array([time for time, _ in pictures])
+    seen = np.stack([small(picture) for _, picture in pictures])
+    moving = motion.std(0) > 2.0
+    apart = np.linalg.norm(seen[:, None, moving] - motion[None][..., moving], axis=2)
+    shifts = np.arange(0.0, times[-1] - len(motion) / 25, 0.01)
+    errors = []
+    for shift in shifts:
+        frames = np.round((times - shift) * 25).astype(int)
+        mine = (frames >= 8) & (frames < len(motion))
+        errors.append(apart[mine, frames[mine]].mean())
+    assert min(errors) < 0.3 * np.median(errors)
+    return float(shifts[int(np.argmin(errors))])
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+def test_the_mouth_that_is_seen_follows_the_sound_that_is_heard(server, codec) -> None:
+    async def work() -> Thin:
+        async with Thin(server, codec) as client:
+            await asyncio.sleep(0.3)
+            client.speak(SPOKEN, seed=3, head_motion=0.0)
+            client.say(End(1))
+            assert await client.hear_of() == {"type": "done", "turn": 1, "frames": 75}
+            await asyncio.sleep(0.5)
+        await gone(server)
+        return client
+
+    client = run(work())
+    heard = client.heard()
+    sent = soxr.resample(SPEECH, RATE, 48000)
+    spectrum = np.fft.rfft(heard, 2 * len(heard)) * np.conj(np.fft.rfft(sent, 2 * len(heard)))
+    begin = int(np.argmax(np.fft.irfft(spectrum)[: len(heard)]))
+    piece = heard[begin : begin + len(sent)]
+    assert np.corrcoef(piece, sent[: len(piece)])[0, 1] > 0.9
+    clip = AudioClip(SPOKEN.astype(np.float32) / 32768)
+    still = MotionControls(head_motion=0.0)
+    motion = speak(clip, seed=3, controls=still, config=GeneratorConfig(life="rules"))
+    assert len(client.pictures) > 20 and client.pictures[0][1].shape == (SIDE, SIDE, 3)
+    assert abs(beginning_of(drawn(motion), client.pictures) - begin / 48000) < 0.08
+
+
+def test_an_interruption_is_silent_at_once(server) -> None:
+    async def work() -> Thin:
+        async with Thin(server) as client:
+            client.speak(SPOKEN)
+            while not any(np.abs(samples).max() > 500 for _, samples in client.sound):
+                await asyncio.sleep(0.02)
+            client.say(Interrupt())
+            assert (await client.hear_of()) == {"type": "interrupted", "turn": 1}
+            await asyncio.sleep(0.5)
+            client.sound.clear()
+            await asyncio.sleep(0.5)
+            assert max(np.abs(samples).max() for _, samples in client.sound) < 50
+            client.speak(SPOKEN[:RATE], turn=2)
+            client.say(End(2))
+            assert (await client.hear_of())["type"] == "done"
+        await gone(server)
+        return client
+
+    assert max(np.abs(samples).max() for _, samples in run(work()).sound) > 500
+
+
+def test_a_microphone_moves_the_face_and_is_not_played_back(server) -> None:
+    loud = np.round(soxr.resample(SPEECH, RATE, 48000) * 32767).astype(np.int16)
+
+    async def work() -> Thin:
+        async with Thin(server, microphone=Microphone(loud)) as client:
+            client.say(Start(turn=1, rate=48000, head_motion=0.0))
+            await asyncio.sleep(3.5)
+            client.say(End(1))
+            assert (await client.hear_of())["type"] == "done"
+        await gone(server)
+        return client
+
+    client = run(work())
+    assert max(np.abs(samples).max() for _, samples in client.sound) < 50
+    shut, wide = MotionLatents.rest(), MotionLatents.rest()
+    wide.dyn[0, ARKIT_INDEX["jawOpen"]] = 0.5
+    step = drawn(wide)[0] - drawn(shut)[0]
+    opened = [small(picture) @ step / (step @ step) for _, picture in client.pictures]
+    assert np.ptp(opened) > 0.2
+
+
+def test_a_wrong_message_ends_the_session_with_a_word(server) -> None:
+    async def work() -> dict[str, Any]:
+        async with Thin(server) as client:
+            client.channel.send("{")
+            told = await client.hear_of()
+            await gone(server)
+            return told
+
+    told = run(work())
+    assert told["type"] == "failure" and told["fatal"] and "docs/protocol.md" in told["hint"]
+
+
+def test_places_are_limited_and_come_back(server) -> None:
+    async def work() -> None:
+        async with Thin(server), Thin(server):
+            answer = await asyncio.to_thread(offer, server, "v=0")
+            assert answer.status_code == 503 and answer.json()["hint"]
+        await gone(server)
+
+    run(work())
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"sdp": 1}', b"x" * 70_000, b"[" * 60_000])
+def test_what_is_no_offer_is_refused(server, body) -> None:
+    answer = httpx.post(f"http://127.0.0.1:{server.port}/webrtc/offer", content=body, timeout=30)
+    assert answer.status_code == 400 and answer.json()["hint"]
+    assert server.live.metrics.sessions == 0
+
+
+@pytest.mark.parametrize("sdp", ["", "hello", "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"])
+def test_offers_that_cannot_be_answered_leave_nothing_behind(server, sdp) -> None:
+    for _ in range(3):
+        assert offer(server, sdp).status_code == 400
+    assert server.live.metrics.sessions == 0
+
+
+def test_strangers_are_refused(server, tmp_path) -> None:
+    wrong = offer(server, "v=0", headers={"Origin": "https://elsewhere.example"})
+    assert wrong.status_code == 401
+    page = server.get("/thin")
+    assert page.status_code == 200 and "thin.js" in page.text
+    for other in start(tmp_path / "s", webrtc=True, token="secret"):
+        assert offer(other, "v=0").status_code == 401
+        known = {"Authorization": "Bearer secret"}
+        assert offer(other, "v=0", headers=known).status_code == 400
+
+
+def test_a_server_that_stops_says_so(tmp_path) -> None:
+    async def work(server: Running, servers: Iterator[Running]) -> dict[str, Any]:
+        async with Thin(server) as client:
+            stopping = asyncio.ensure_future(asyncio.to_thread(lambda: next(servers, None)))
+            told = await client.hear_of()
+            await stopping
+            return told
+
+    servers = start(tmp_path / "s", webrtc=True, video_side=SIDE)
+    told = run(work(next(servers), servers))
+    assert told["type"] == "failure" and "stops" in told["message"]
+
+
+def test_a_server_without_webrtc_has_no_door_for_it(tmp_path, monkeypatch) -> None:
+    small_avatar().save(tmp_path / "me.vasa3d")
+    plain = LiveServer(ServerConfig(), [tmp_path / "me.vasa3d"])
+    assert not any("webrtc" in getattr(route, "path", "") for route in plain.app.routes)
+    monkeypatch.setitem(sys.modules, "vasa3d.server.webrtc", None)
+    with pytest.raises(MissingError, match="aiortc"):
+        LiveServer(ServerConfig(webrtc=True), [tmp_path / "me.vasa3d"])
