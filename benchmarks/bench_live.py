@@ -10,6 +10,7 @@ turn's first frame in its sound to having it: look-ahead, blocks of 40 ms and wo
 
 The clients run in a process of their own and share the processors with the server, which no client elsewhere would:
 ``client_cores`` tells how many processors they keep busy, ``late_to_send`` how late they were themselves.
+With ``--max-load`` the server refuses what would be late, as ``vasa3d serve`` does at 0.6; by default it takes all.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 
 from vasa3d.audio.clips import load_audio
 from vasa3d.motion.generator import GeneratorConfig, MotionStream
-from vasa3d.server.client import LiveClient
+from vasa3d.server.client import LiveClient, LiveError
 from vasa3d.server.config import ServerConfig
 from vasa3d.server.run import run_server
 from vasa3d.types import SAMPLE_RATE
@@ -38,7 +39,7 @@ BLOCK = 640
 """Samples sent at once: 40 ms."""
 
 
-def serve(avatar: str, workers: int, life: str, ready: Any) -> None:
+def serve(avatar: str, workers: int, life: str, max_load: float, ready: Any) -> None:
     """In a process: the server; puts its address into ``ready``."""
     config = ServerConfig(
         port=0,
@@ -46,7 +47,7 @@ def serve(avatar: str, workers: int, life: str, ready: Any) -> None:
         life=life,
         max_sessions_per_address=1000,
         max_sessions=1000,
-        max_load=1000.0,
+        max_load=max_load,
     )
     run_server(config, [Path(avatar)], ready.put)
 
@@ -103,10 +104,11 @@ async def speak(
 
 async def measure(
     url: str, sessions: int, seconds: float, fps: float, ahead: float
-) -> list[dict[str, Any]]:
-    """All sessions at once, their starts spread over a block's time and more."""
+) -> list[dict[str, Any] | BaseException]:
+    """All sessions at once, their starts spread over a second; a ``LiveError`` for one that is refused."""
     delays = np.random.default_rng(0).uniform(0.0, 1.0, sessions)
-    return list(await asyncio.gather(*(speak(url, seconds, float(d), fps, ahead) for d in delays)))
+    speaking = [speak(url, seconds, float(delay), fps, ahead) for delay in delays]
+    return await asyncio.gather(*speaking, return_exceptions=True)
 
 
 def main() -> int:
@@ -117,13 +119,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--life", choices=("diffusion", "rules"), default="diffusion")
+    parser.add_argument("--max-load", type=float, default=1000.0)
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     ready = context.Queue()
     server = context.Process(
-        target=serve, args=(options.avatar, options.workers, options.life, ready)
+        target=serve,
+        args=(options.avatar, options.workers, options.life, options.max_load, ready),
     )
     server.start()
     try:
@@ -131,7 +135,7 @@ def main() -> int:
         url = page.replace("http", "ws") + "live"
         ahead = look_ahead(options.fps, options.life)
         begun, used = time.perf_counter(), time.process_time()
-        results = asyncio.run(measure(url, options.sessions, options.seconds, options.fps, ahead))
+        answers = asyncio.run(measure(url, options.sessions, options.seconds, options.fps, ahead))
         cores = (time.process_time() - used) / (time.perf_counter() - begun)
     except queue.Empty:
         sys.stderr.write("the server did not start\n")
@@ -139,11 +143,16 @@ def main() -> int:
     finally:
         server.terminate()
         server.join(20)
+    others = [a for a in answers if isinstance(a, BaseException) and not isinstance(a, LiveError)]
+    if others:
+        raise others[0]
+    results = [answer for answer in answers if isinstance(answer, dict)]
     late = 1000 * np.concatenate([result["late"] for result in results])
     waited = 1000 * np.concatenate([result["waited"] for result in results])
     first = 1000 * np.array([result["age"][0] for result in results])
     report = {
         "sessions": options.sessions,
+        "refused": len(answers) - len(results),
         "frames": len(late),
         "look_ahead_ms": round(1000 * ahead, 1),
         "late_median_ms": round(float(np.median(late)), 1),
