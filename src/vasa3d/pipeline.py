@@ -94,6 +94,7 @@ def create_events(
     video: str | Path | None = None,
     synthesizer: FrameSource | None = None,
     sds: str | Path | None = None,
+    device: str = "cpu",
 ) -> Iterator[Event]:
     """Make an avatar from a photo, step by step.
 
@@ -108,6 +109,7 @@ def create_events(
         synthesizer: Function that makes the training frames in place of the built-in animator; see
             ``customisation.sources.FrameSource``.
         sds: Folder of a text-to-image model of ``diffusers``, for score distillation from the sides.
+        device: What optimises: ``cpu``, or ``cuda`` for a GPU. A draft is made without.
 
     Yields:
         Progress; while optimising now and then with ``data["preview"]``, a picture. The last event's
@@ -117,7 +119,7 @@ def create_events(
         ImageError: The file is not a readable picture.
         FaceError: The picture shows no usable face, or the clip does not show enough of the same one.
         InputError: The clip or the model cannot be read, or a draft is asked to learn from them.
-        MissingError: ``diffusers`` is not installed.
+        MissingError: ``diffusers`` is not installed, or the device cannot be used here.
         OutputError: The checkpoint cannot be written.
     """
     if quality not in QUALITIES:
@@ -132,6 +134,10 @@ def create_events(
         )
     if video is not None:
         video = input_file(video, "a video", InputError)
+    if device != "cpu":
+        from vasa3d.renderer.cuda import place_of
+
+        place_of(device)
     start = time.perf_counter()
     steps = 4 if config is None else 5
     yield Event("read", 0, steps)
@@ -153,7 +159,7 @@ def create_events(
     }
     made = initialise(analysis, head, InitConfig(seed=seed), provenance)
     if config is not None:
-        extras = _Extras(video, synthesizer, sds)
+        extras = _Extras(video, synthesizer, sds, device)
         key = json.dumps([photo_hash, face, seed, extras.key()])
         config = replace(config, seed=seed)
         made = yield from _customise(made, analysis, config, extras, checkpoint, key)
@@ -167,14 +173,15 @@ def create_events(
 
 @dataclass(frozen=True)
 class _Extras:
-    """What an optimisation learns from besides the photo; see ``create_events``."""
+    """What an optimisation learns from besides the photo, and what on; see ``create_events``."""
 
     video: str | Path | None
     synthesizer: FrameSource | None
     sds: str | Path | None
+    device: str
 
     def key(self) -> list[str]:
-        """Tells one set of extras from another."""
+        """Tells one set of extras from another; a stopped run may go on on another device."""
         video = ""
         if self.video is not None:
             state = Path(self.video).stat()
@@ -198,6 +205,7 @@ def _customise(
     from vasa3d.customisation.distillation import ScoreDistillation
     from vasa3d.customisation.sources import source_events
     from vasa3d.customisation.trainer import Customisation, photo_frame
+    from vasa3d.renderer.cuda import place_of
 
     yield Event("animate")
     frames = yield from source_events(analysis, draft, config, extras.video, extras.synthesizer)
@@ -207,7 +215,8 @@ def _customise(
         frames,
         turning_point(draft),
         config,
-        None if extras.sds is None else ScoreDistillation.load(extras.sds),
+        None if extras.sds is None else ScoreDistillation.load(extras.sds, place_of(extras.device)),
+        extras.device,
     )
     if checkpoint is not None and load_checkpoint(checkpoint, work, key):
         yield Event("customise", work.step, config.steps, message=f"going on at step {work.step}.")
@@ -231,10 +240,15 @@ def _customise(
 
 
 def create(
-    image_path: str | Path, *, face: int | None = None, seed: int = 0, quality: str = "standard"
+    image_path: str | Path,
+    *,
+    face: int | None = None,
+    seed: int = 0,
+    quality: str = "standard",
+    device: str = "cpu",
 ) -> Avatar:
     """Make an avatar from a photo; see ``create_events``."""
-    *_, last = create_events(image_path, face=face, seed=seed, quality=quality)
+    *_, last = create_events(image_path, face=face, seed=seed, quality=quality, device=device)
     return last.data["result"].avatar
 
 

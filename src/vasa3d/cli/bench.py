@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from vasa3d.cli.console import Reporter
-from vasa3d.cli.options import AsJson
+from vasa3d.cli.options import AsJson, Device, DeviceOption
+from vasa3d.cli.shots import check_device
 
 if TYPE_CHECKING:
     from vasa3d.avatar.avatar import Avatar
@@ -98,6 +99,7 @@ def bench_create(
     size: Size = 512,
     threads: Threads = None,
     frames: Annotated[int, typer.Option(min=1, max=10_000, help="Steps measured.")] = 40,
+    device: DeviceOption = Device.cpu,
     as_json: AsJson = False,
 ) -> None:
     """Time one step of optimisation: pose, draw, compare, differentiate, change.
@@ -106,17 +108,19 @@ def bench_create(
     Examples:
       vasa3d bench create --gaussians 40000
       vasa3d bench create --json
+      vasa3d bench create --gaussians 50000 --device cuda
     """
     from vasa3d.evaluation.benchmark import benchmark_create
 
     reporter = Reporter(as_json)
+    check_device(device)
     shown = _prepare(reporter, avatar, gaussians, threads)
-    result = benchmark_create(shown, size, frames)
+    result = benchmark_create(shown, size, frames, device.value)
     reporter.finish(
         result,
         f"{result['iteration_ms']:.1f} ms a step, {result['render_backward_ms']:.1f} ms of it "
         f"drawing and its derivative, with {result['gaussians']} Gaussians at "
-        f"{result['size']}x{result['size']} on {result['threads']} threads; {_stages(result)}",
+        f"{result['size']}x{result['size']} on {_worker(result)}; {_stages(result)}",
     )
 
 
@@ -179,6 +183,11 @@ def _finish(reporter: Reporter, result: dict[str, Any]) -> None:
         f"(p95 {result['frame_ms']['p95']:.2f}) with {result['gaussians']} Gaussians at "
         f"{result['size']}x{result['size']} on {result['threads']} threads; {_stages(result)}",
     )
+
+
+def _worker(result: dict[str, Any]) -> str:
+    """What took a step: a GPU's name, or so many threads."""
+    return result["gpu"] or f"{result['threads']} threads"
 
 
 def _stages(result: dict[str, Any]) -> str:

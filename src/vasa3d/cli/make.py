@@ -38,7 +38,7 @@ from vasa3d.cli.options import (
     parse_gaze,
 )
 from vasa3d.cli.scenes import draw_scene
-from vasa3d.cli.shots import Shot, check_shot, film, video_sentence, warn_all
+from vasa3d.cli.shots import Shot, check_device, check_shot, film, video_sentence, warn_all
 from vasa3d.errors import AvatarFileError, ImageError, InputError, OutputError
 from vasa3d.files import input_file, output_path
 
@@ -100,7 +100,7 @@ def talk(
     check_shot(shot, fps)
     clip = load_audio(audio)
     controls = motion_controls(emotion, gaze, head_motion, style, blink_rate)
-    avatar, report = make_avatar(reporter, portrait, face, quality, seed)
+    avatar, report = make_avatar(reporter, portrait, face, quality, seed, device=device)
     latents = speak_clip(reporter, clip, fps, seed, controls, transcript)
     result = film(reporter, avatar, latents, shot, audio)
     reporter.finish({**result, "avatar": report}, video_sentence(result, reporter))
@@ -122,6 +122,9 @@ def create(
     ] = None,
     face: Face = None,
     seed: Seed = 0,
+    device: Annotated[
+        Device, typer.Option("--device", help="What optimises: the processor, or an NVIDIA GPU.")
+    ] = Device.cpu,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -136,10 +139,12 @@ def create(
       vasa3d create portrait.jpg
       vasa3d create portrait.jpg -o quick.vasa3d --quality draft
       vasa3d create portrait.jpg -o me.vasa3d --video me-talking.mp4
+      vasa3d create portrait.jpg -o me.vasa3d --quality high --device cuda
       vasa3d create group.jpg -o second.vasa3d --face 1 --json
     """
     reporter = Reporter(as_json)
     input_file(portrait, "an image", ImageError)
+    check_device(device)
     target = output_path(default_output(output, portrait, ".vasa3d"), force)
     sheet = output_path(target.with_name(f"{target.stem}.sheet.png"), force)
     # What takes seconds to load comes after the checks.
@@ -147,7 +152,7 @@ def create(
 
     checkpoint = target.with_name(f".{target.name}.checkpoint")
     avatar, report = make_avatar(
-        reporter, portrait, face, quality, seed, checkpoint, video=video, sds=sds
+        reporter, portrait, face, quality, seed, checkpoint, video=video, sds=sds, device=device
     )
     avatar.save(target, force=force)
     write_sheet(sheet, contact_sheet(avatar), force=force)
@@ -365,13 +370,14 @@ def make_avatar(
     checkpoint: Path | None = None,
     video: Path | None = None,
     sds: Path | None = None,
+    device: Device = Device.cpu,
 ) -> tuple[Avatar, dict[str, Any]]:
     """An avatar and the report on it."""
     from vasa3d.pipeline import create_events
 
     events = create_events(
         portrait, face=face, seed=seed, quality=quality.value, checkpoint=checkpoint,
-        video=video, sds=sds,
+        video=video, sds=sds, device=device.value,
     )  # fmt: skip
     result = reporter.follow(events, "avatar")["result"]
     report = {key: value for key, value in result.report.items() if key != "warnings"}

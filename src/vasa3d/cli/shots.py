@@ -62,7 +62,12 @@ def check_view(shot: Shot) -> None:
             f"a distance of {shot.distance:g} is not possible.",
             hint=f"choose --distance between {MIN_DISTANCE:g} and {MAX_DISTANCE:g}; 1 is the photo's",
         )
-    if shot.device is Device.cuda:
+    check_device(shot.device)
+
+
+def check_device(device: Device) -> None:
+    """Refuse a GPU that cannot be used."""
+    if device is Device.cuda:
         from vasa3d.renderer.cuda import find_rasterizer
 
         find_rasterizer()

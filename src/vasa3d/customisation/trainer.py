@@ -278,7 +278,10 @@ class Customisation:
         )
         behind = self._tensor(rng.uniform(0.0, 1.0, 3).astype(np.float32))
         with torch.no_grad():
-            wanted = render_tensors(*self._look, camera, background=behind)
+            means, covariances, opacities, colors = self._look
+            wanted = render_tensors(
+                means, covariances, opacities, colors, camera, background=behind
+            )
         drawn = self.trained.draw(lesson.pose, camera, behind, residual=False)
         if weights.view_prior > 0.0:
             terms["view_prior"] = weights.view_prior * l1(drawn.rgb, wanted.rgb)

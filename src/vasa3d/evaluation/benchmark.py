@@ -29,6 +29,7 @@ from vasa3d.motion.generator import speak
 from vasa3d.pipeline import create
 from vasa3d.renderer import RenderConfig
 from vasa3d.renderer.autograd import render_tensors
+from vasa3d.renderer.cuda import place_of
 from vasa3d.renderer.drawing import draw_bytes
 from vasa3d.renderer.splats import project_cloud, tile_bands
 from vasa3d.types import SAMPLE_RATE, AudioClip, Camera, MotionLatents
@@ -174,29 +175,35 @@ def benchmark_animate(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
     return {**measured, **sizes, **_threads()}
 
 
-def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
+def benchmark_create(avatar: Avatar, size: int, frames: int, device: str = "cpu") -> dict[str, Any]:
     """Steps of optimisation towards the avatar's own pictures, whose colours were disturbed.
 
     Args:
         avatar: Where to start from.
         size: Side of the pictures in pixels.
         frames: Steps measured.
+        device: ``cpu``, or ``cuda`` for a GPU, which is waited for after each stage.
 
     Returns:
         iteration_ms (median of whole steps), render_backward_ms (drawing and its derivative alone), stages_ms (pose,
-        render, loss, backward, step), gaussians, size, threads.
+        render, loss, backward, step), gaussians, size, threads, gpu (its name, or None).
+
+    Raises:
+        MissingError: The device cannot be used here.
     """
     torch.set_num_threads(1)  # its waiting workers would take our kernels' processors
+    place = place_of(device)
+    on_gpu = torch.device(place).type == "cuda"
     camera = avatar.camera.resized(size, size)
-    pose = Pose.of(avatar, avatar.photo_latents)
-    white = torch.ones(3)
-    trained = TrainableAvatar(avatar)
+    pose = Pose.of(avatar, avatar.photo_latents, place=place)
+    white = torch.ones(3, device=place)
+    trained = TrainableAvatar(avatar, place=place)
     with torch.no_grad():
         picture = trained.draw(pose, camera, white).rgb
         noise = torch.from_numpy(
             np.random.default_rng(0).normal(0.0, 0.05, (len(avatar.gaussians), 3))
         )
-        trained.colors += noise.float()
+        trained.colors += noise.float().to(place)
     target, optimizer = SsimTarget(picture), trained.optimizer()
 
     def step(_: int, done: Callable[[str], None]) -> None:
@@ -212,7 +219,8 @@ def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
         optimizer.step()
         done("step")
 
-    measured = _measure(step, frames)
+    wait = torch.cuda.synchronize if on_gpu else None
+    measured = _measure(step, frames, wait)
     parts = [value.detach().requires_grad_() for value in trained.pose(pose)]
     slope = torch.full_like(picture, 1.0 / picture.numel())
 
@@ -224,11 +232,12 @@ def benchmark_create(avatar: Avatar, size: int, frames: int) -> dict[str, Any]:
 
     return {
         "iteration_ms": measured["frame_ms"]["median"],
-        "render_backward_ms": _measure(draw_alone, frames)["frame_ms"]["median"],
+        "render_backward_ms": _measure(draw_alone, frames, wait)["frame_ms"]["median"],
         "stages_ms": measured["stages_ms"],
         "gaussians": len(avatar.gaussians),
         "size": size,
         **_threads(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
     }
 
 
@@ -241,8 +250,15 @@ def _talking_motion(frames: int) -> MotionLatents:
     return speak(AudioClip(hum.astype(np.float32)), seed=0)
 
 
-def _measure(draw: Callable[[int, Callable[[str], None]], None], frames: int) -> dict[str, Any]:
-    """Times of ``draw(frame, done)``, which calls ``done`` with the name of every finished stage."""
+def _measure(
+    draw: Callable[[int, Callable[[str], None]], None],
+    frames: int,
+    wait: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Times of ``draw(frame, done)``, which calls ``done`` with the name of every finished stage.
+
+    ``wait`` returns when all queued work is done, where work is queued.
+    """
     stages: dict[str, list[float]] = defaultdict(list)
     whole: list[float] = []
     for frame in range(-_WARM_UP_FRAMES, frames):
@@ -250,6 +266,8 @@ def _measure(draw: Callable[[int, Callable[[str], None]], None], frames: int) ->
 
         def done(name: str) -> None:
             nonlocal last
+            if wait is not None:
+                wait()
             now = time.perf_counter()
             stages[name].append(1000.0 * (now - last))
             last = now

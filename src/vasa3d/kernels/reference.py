@@ -113,25 +113,23 @@ def reference_weights(
 ) -> torch.Tensor:
     """(N, H, W) blend weight of every Gaussian at every pixel; arguments as for ``reference_project``."""
     splats = reference_project(means, covariances, opacities, colors, camera, **options)
-    weights = torch.zeros(len(means), camera.height, camera.width, dtype=torch.float64)
     ys, xs = torch.meshgrid(
         torch.arange(camera.height, dtype=torch.float64) + 0.5,
         torch.arange(camera.width, dtype=torch.float64) + 0.5,
         indexing="ij",
     )
-    centres = torch.stack([xs, ys], dim=-1)
-    transmittance = torch.ones(camera.height, camera.width, dtype=torch.float64)
-    nearest_first = torch.argsort(splats.depths.float(), stable=True).tolist()
-    for n in nearest_first:
-        if not splats.drawn[n]:
-            continue
-        offset = centres - splats.means[n]
-        q = 0.5 * (offset @ torch.linalg.inv(splats.covariances[n]) * offset).sum(-1)
-        raw = splats.opacities[n] * torch.exp(-q)
-        alpha = torch.where(raw >= ALPHA_FLOOR, raw.clamp(max=ALPHA_CAP), 0.0)
-        weights[n] = alpha * transmittance
-        transmittance = transmittance * (1.0 - alpha)
-    return weights
+    nearest_first = torch.argsort(splats.depths.float(), stable=True)
+    nearest_first = nearest_first[splats.drawn[nearest_first]]
+    x, y = splats.means[nearest_first].T[:, :, None, None]
+    across, down = xs - x, ys - y
+    inverse = torch.linalg.inv(splats.covariances[nearest_first])[:, :, :, None, None]
+    q = 0.5 * (inverse[:, 0, 0] * across**2 + inverse[:, 1, 1] * down**2)
+    q = q + 0.5 * (inverse[:, 0, 1] + inverse[:, 1, 0]) * across * down
+    raw = splats.opacities[nearest_first, None, None] * torch.exp(-q)
+    alpha = torch.where(raw >= ALPHA_FLOOR, raw.clamp(max=ALPHA_CAP), 0.0)
+    left = torch.cumprod(torch.cat([torch.ones_like(xs)[None], 1.0 - alpha]), 0)[:-1]
+    weights = torch.zeros(len(means), *xs.shape, dtype=torch.float64)
+    return weights.index_put((nearest_first,), alpha * left)
 
 
 def reference_render(
