@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -14,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import soundfile
 import soxr
 
 from test_server import SPEECH, Running, run, start
@@ -32,6 +35,7 @@ from web_tools import small_avatar
 aiortc = pytest.importorskip("aiortc")
 av = pytest.importorskip("av")
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIDE = 128
 RATE = 16000
 SPOKEN = np.round(SPEECH * 32767).astype(np.int16)
@@ -143,8 +147,8 @@ class Thin:
     def heard(self) -> np.ndarray:
         """All sound on its own clock, missing pieces silent."""
         total = np.zeros(round(self.sound[-1][0] * 48000) + 960, np.float32)
-        for time, samples in self.sound:
-            at = round(time * 48000)
+        for begin, samples in self.sound:
+            at = round(begin * 48000)
             total[at : at + len(samples)] = samples[: len(total) - at]
         return total
 
@@ -177,7 +181,7 @@ def small(picture: np.ndarray) -> np.ndarray:
 
 def beginning_of(motion: np.ndarray, pictures: list[tuple[float, np.ndarray]]) -> float:
     """Media time at which pictures begin to show motion (T, P) of 25 frames a second."""
-    times = np.array([time for time, _ in pictures])
+    times = np.array([at for at, _ in pictures])
     seen = np.stack([small(picture) for _, picture in pictures])
     moving = motion.std(0) > 2.0
     apart = np.linalg.norm(seen[:, None, moving] - motion[None][..., moving], axis=2)
@@ -200,7 +204,9 @@ def test_the_mouth_that_is_seen_follows_the_sound_that_is_heard(server, codec) -
             client.say(End(1))
             assert await client.hear_of() == {"type": "done", "turn": 1, "frames": 75}
             await asyncio.sleep(0.5)
+            before = server.live.metrics.closed[1000]
         await gone(server)
+        assert server.live.metrics.closed[1000] == before + 1
         return client
 
     client = run(work())
@@ -304,6 +310,42 @@ def test_strangers_are_refused(server, tmp_path) -> None:
         assert offer(other, "v=0").status_code == 401
         known = {"Authorization": "Bearer secret"}
         assert offer(other, "v=0", headers=known).status_code == 400
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_thin_page_shows_a_face_that_speaks(server, tmp_path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    wrong: list[str] = []
+    soundfile.write(tmp_path / "short.wav", SPEECH[:RATE], RATE)
+    with playwright.sync_playwright() as control:
+        browser = control.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
+        )
+        page = browser.new_page(viewport={"width": 390, "height": 780})
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda text: text.type == "error" and wrong.append(text.text))
+        page.goto(f"http://127.0.0.1:{server.port}/thin")
+
+        def wait_for(truth: str) -> None:
+            end = time.monotonic() + 60
+            while not page.evaluate(truth):
+                assert time.monotonic() < end, f"{truth} did not come true: {wrong}"
+                page.wait_for_timeout(50)
+
+        wait_for("document.getElementById('status').textContent === 'Ready.'")
+        wait_for(f"document.getElementById('video').videoWidth === {SIDE}")
+        shown = "document.getElementById('video').getVideoPlaybackQuality().totalVideoFrames"
+        wait_for(f"{shown} > 5")
+        heard = server.live.metrics.sound_seconds
+        page.set_input_files("#file", tmp_path / "short.wav")
+        wait_for("document.getElementById('status').textContent === 'Speaking …'")
+        wait_for("document.getElementById('status').textContent === 'Ready.'")
+        assert server.live.metrics.sound_seconds == pytest.approx(heard + 1.0, abs=0.02)
+        assert page.evaluate("!document.getElementById('video').muted")
+        browser.close()
+    assert wrong == []
+    run(gone(server))
 
 
 def test_a_server_that_stops_says_so(tmp_path) -> None:

@@ -305,7 +305,7 @@ async def _listen(track: MediaStreamTrack, wire: Wire) -> None:
 
 def _watch(peer: RTCPeerConnection, wire: Wire) -> None:
     if peer.connectionState in ("failed", "closed"):
-        wire.hang_up()
+        wire.hang_up(1006 if peer.connectionState == "failed" else 1000)
 
 
 def _make_view(load: Callable[[], Avatar], side: int) -> LiveView:

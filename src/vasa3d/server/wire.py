@@ -55,7 +55,7 @@ class Wire:
         self._inbox: deque[tuple[str | bytes, bool]] = deque()
         self._waiting = 0
         self._arrived = asyncio.Event()
-        self._gone = False
+        self._gone: int | None = None
         self._turn: Start | None = None
         self._blocks = 0
         channel.on("message", self.put)
@@ -67,9 +67,9 @@ class Wire:
         is_open = self._channel.readyState == "open"
         return WebSocketState.CONNECTED if is_open else WebSocketState.DISCONNECTED
 
-    def hang_up(self) -> None:
-        """The client is gone."""
-        self._gone = True
+    def hang_up(self, code: int = 1000) -> None:
+        """The client is gone, with the close code that a socket would have."""
+        self._gone = code
         self._arrived.set()
 
     def put(self, message: str | bytes) -> None:
@@ -100,7 +100,7 @@ class Wire:
 
     async def receive(self) -> dict[str, Any]:
         """The next message, as a socket gives it, once there is room for it."""
-        while not self._gone:
+        while self._gone is None:
             if self._waiting > MAX_WAITING_BYTES:
                 raise SessionOver(CLOSE_TOO_MANY, "too much sound was sent ahead")
             # Not only sound waits: the end of a turn comes after it.
@@ -113,7 +113,7 @@ class Wire:
             self._arrived.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), _POLL_SECONDS if self._inbox else None)
-        return {"type": "websocket.disconnect", "code": 1006}
+        return {"type": "websocket.disconnect", "code": self._gone}
 
     def _follow(self, message: str | bytes, from_microphone: bool) -> None:
         """Let the stage know what the session is about to hear; what is wrong with it, the session says."""
