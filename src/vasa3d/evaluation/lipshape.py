@@ -18,12 +18,10 @@ import numpy as np
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import mix_mood
+from vasa3d.avatar.teeth import lip_and_incisors
 from vasa3d.evaluation.readback import bridge
 from vasa3d.head import load_head
 from vasa3d.types import F32, MotionLatents
-
-_MIDDLE_METRES = 0.004
-_INCISOR_METRES = 0.005
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,11 @@ def shape_of_mesh(latents: MotionLatents, avatar: Avatar | None = None) -> LipSh
     shown = latents.dyn if avatar is None else mix_mood(latents.dyn, avatar.mood)
     head = load_head()
     upper, lower = head.lip_rings["upper"], head.lip_rings["lower"]
-    incisors = head.regions["teethUpper"]
     rest = next(_meshes(np.zeros((1, shown.shape[1]), np.float32), avatar))
     rest_width = float(np.linalg.norm(rest[upper[0]] - rest[upper[-1]]))
     corners = rest[upper[[0, -1]], 0]
     at = corners.mean() + 0.25 * np.ptp(corners) * np.linspace(-1.0, 1.0, 9)
-    front = rest[incisors]
-    front = np.flatnonzero(incisors)[np.abs(front[:, 0] - corners.mean()) < _INCISOR_METRES]
-    edge = front[np.argmin(rest[front, 1])]
-    middle = lower[np.abs(rest[lower, 0] - corners.mean()) < _MIDDLE_METRES]
+    middle, edge = lip_and_incisors(rest, head)
     rows = np.empty((len(shown), 3), np.float32)
     for t, vertices in enumerate(_meshes(shown, avatar)):
         heights = [np.interp(at, vertices[ring, 0], vertices[ring, 1]) for ring in (upper, lower)]
