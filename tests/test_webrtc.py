@@ -28,7 +28,7 @@ from vasa3d.motion.generator import GeneratorConfig, MotionControls, speak
 from vasa3d.pipeline import resolve_background
 from vasa3d.server.app import LiveServer
 from vasa3d.server.config import ServerConfig
-from vasa3d.server.protocol import End, Interrupt, Start, pack_sound, write_message
+from vasa3d.server.protocol import CLOSE_TIMEOUT, End, Interrupt, Start, pack_sound, write_message
 from vasa3d.types import ARKIT_INDEX, AudioClip, MotionLatents
 from web_tools import small_avatar
 
@@ -285,6 +285,23 @@ def test_places_are_limited_and_come_back(server) -> None:
         await gone(server)
 
     run(work())
+
+
+def test_a_client_that_never_comes_loses_its_place(server, monkeypatch) -> None:
+    monkeypatch.setattr("vasa3d.server.webrtc.CONNECT_SECONDS", 0.3)
+
+    async def work() -> None:
+        client = Thin(server)
+        await client.peer.setLocalDescription(await client.peer.createOffer())
+        sdp = client.peer.localDescription.sdp
+        for _ in range(2):
+            assert (await asyncio.to_thread(offer, server, sdp)).status_code == 200
+        await gone(server)
+        await client.peer.close()
+
+    before = server.live.metrics.closed[CLOSE_TIMEOUT]
+    run(work())
+    assert server.live.metrics.closed[CLOSE_TIMEOUT] >= before + 2
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"sdp": 1}', b"x" * 70_000, b"[" * 60_000])
