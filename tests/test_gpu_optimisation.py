@@ -101,7 +101,7 @@ def test_every_step_is_that_of_the_processor(small, frames, tmp_path, monkeypatc
 
 
 def test_the_avatar_is_that_of_the_processor(small, frames) -> None:
-    """Left to themselves for 6 steps, losses are alike within 3 %, and pictures within 40 dB."""
+    """Left to themselves for 6 steps, losses are alike within 3 %, pictures within 40 dB, and the photo is nearer."""
     photo = frames[0]
 
     def picture_of(avatar: Avatar) -> np.ndarray:
@@ -115,6 +115,8 @@ def test_the_avatar_is_that_of_the_processor(small, frames) -> None:
             pictures.append(picture_of(work.avatar()))
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert psnr(pictures[0], pictures[1]) > 40.0
+    inside = photo.alpha > 0.5
+    assert psnr(pictures[1], photo.rgb, inside) > psnr(picture_of(small), photo.rgb, inside)
 
 
 def test_gaussians_are_pruned_and_split_there_too(small, frames) -> None:
