@@ -76,9 +76,18 @@ def stage(tmp_path, monkeypatch) -> SimpleNamespace:
     calls: dict[str, object] = {}
 
     def create_events(
-        path, *, face=None, seed=0, quality="standard", checkpoint=None, video=None, sds=None
+        path,
+        *,
+        face=None,
+        seed=0,
+        quality="standard",
+        checkpoint=None,
+        video=None,
+        sds=None,
+        device="cpu",
     ):
         calls["create"] = {"path": Path(path), "face": face, "seed": seed}
+        calls["optimised on"] = device
         calls["quality"], calls["checkpoint"] = quality, checkpoint
         calls["video"], calls["sds"] = video, sds
         if not Path(path).exists():
@@ -202,7 +211,7 @@ def test_create_reports(stage, capsys) -> None:
     keys = {"landmark_error", "psnr_source", "gaussians", "seconds", "peak_mb", "warnings"}
     assert keys <= set(result)
     assert result["bytes"] == 6
-    assert (stage.folder / "new.vasa3d").exists()
+    assert (stage.folder / "new.vasa3d").exists() and stage.calls["optimised on"] == "cpu"
 
 
 def test_animate_and_render(stage, capsys) -> None:
