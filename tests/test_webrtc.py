@@ -360,6 +360,7 @@ def test_the_thin_page_shows_a_face_that_speaks(server, tmp_path) -> None:
         wait_for("document.getElementById('status').textContent === 'Ready.'")
         assert server.live.metrics.sound_seconds == pytest.approx(heard + 1.0, abs=0.02)
         assert page.evaluate("!document.getElementById('video').muted")
+        page.goto("about:blank")  # who leaves is gone at once, who is cut off after half a minute
         browser.close()
     assert wrong == []
     run(gone(server))
