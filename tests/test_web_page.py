@@ -125,6 +125,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+_DRAWN_LATE_SECONDS = 0.15
+
+
 class serving:
     """A static host."""
 
@@ -165,7 +168,11 @@ def check_lips(seen: list[list[float]], motion: MotionLatents) -> None:
     expected = np.interp(times, np.arange(len(wanted)) / motion.fps, wanted)
     assert len(found) >= 8
     assert np.corrcoef(found, expected)[0, 1] > 0.95
-    assert np.abs(found - expected).max() < 0.004
+    # A busy machine draws late: what is seen is what the lips did a moment before.
+    moments = times[:, None] - np.linspace(0.0, _DRAWN_LATE_SECONDS, 16)
+    recent = np.interp(moments, np.arange(len(wanted)) / motion.fps, wanted)
+    beyond = np.maximum(found - recent.max(1), recent.min(1) - found)
+    assert beyond.max() < 0.002
 
 
 @pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (45.0, 10.0), (-45.0, -20.0)])
