@@ -18,7 +18,12 @@ from vasa3d.server.site import write_site
 from web_tools import small_avatar
 
 playwright = pages.playwright
-pytestmark = pytest.mark.skipif(pages.CHROMIUM is None, reason="needs Chromium")
+MODULES = Path(__file__).resolve().parents[1] / "web" / "node_modules"
+# A browser that hears, samples and draws on two cores takes minutes: for who works on the page.
+pytestmark = [
+    pytest.mark.skipif(pages.CHROMIUM is None, reason="needs Chromium"),
+    pytest.mark.skipif(not MODULES.is_dir(), reason="needs npm ci in web/"),
+]
 SIZE = (300, 520)
 STATUS = "document.getElementById('status').textContent"
 
