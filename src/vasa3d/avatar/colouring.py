@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import cg
 
 from vasa3d.avatar.sampling import read_pixels
-from vasa3d.geometry.cameras import camera_center, project
+from vasa3d.geometry.cameras import camera_center, facing, project
 from vasa3d.geometry.meshes import vertex_normals
 from vasa3d.head import ArkitHead
 from vasa3d.renderer import color_adjoint, render_cloud
@@ -104,16 +104,14 @@ def skin_colors(
     skin = head.regions["skin"]
     pixels, z = project(vertices, camera)
     normals = vertex_normals(vertices, head.weld[head.faces])[head.weld]
-    rays = vertices - camera_center(camera)
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    facing = np.clip(-np.sum(normals * rays, 1), 0.0, 1.0)
+    turned = np.clip(facing(vertices, normals, camera_center(camera)), 0.0, 1.0)
     nearest = read_pixels(depth, pixels, nearest=True)
-    visible = (nearest > 0) & (np.abs(nearest - z) < 0.004) & (facing > _FLAT) & ~folded & skin
+    visible = (nearest > 0) & (np.abs(nearest - z) < 0.004) & (turned > _FLAT) & ~folded & skin
     soft = cv2.GaussianBlur(image, (0, 0), 1.2)
     sampled = read_pixels(soft, pixels)
     trust = read_pixels(trusted, pixels)
-    seen_well = np.clip((facing - _FLAT) / (_STEEP - _FLAT), 0.0, 1.0)
-    weight = np.where(visible, seen_well**2 * facing**2 * trust**2, 0.0)
+    seen_well = np.clip((turned - _FLAT) / (_STEEP - _FLAT), 0.0, 1.0)
+    weight = np.where(visible, seen_well**2 * turned**2 * trust**2, 0.0)
     weight *= _clear_of_lashes(head, vertices, sampled, weight > 0)
     mirrored = head.mirror
     share = np.clip(1.0 - weight / 0.15, 0.0, 1.0) * 0.25

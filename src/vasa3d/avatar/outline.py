@@ -18,7 +18,7 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from vasa3d.avatar.back import silhouette_distance
 from vasa3d.avatar.sampling import read_pixels
-from vasa3d.geometry.cameras import camera_center, project
+from vasa3d.geometry.cameras import camera_center, facing, project
 from vasa3d.geometry.meshes import vertex_normals
 from vasa3d.head import ArkitHead
 from vasa3d.types import F32, Camera
@@ -90,9 +90,8 @@ def _outward(
 ) -> np.ndarray:
     """(V, 2) steps in metres, x right and y down, from the turn of cheeks and neck to the silhouette."""
     normals = vertex_normals(vertices, head.weld[head.faces])[head.weld]
-    rays = vertices - camera_center(camera)
-    facing = -np.sum(normals * rays, 1) / np.linalg.norm(rays, axis=1)
-    turned = np.clip((_TURNED_AWAY - np.abs(facing)) / (0.5 * _TURNED_AWAY), 0.0, 1.0)
+    edge_on = np.abs(facing(vertices, normals, camera_center(camera)))
+    turned = np.clip((_TURNED_AWAY - edge_on) / (0.5 * _TURNED_AWAY), 0.0, 1.0)
     gap = read_pixels(distance, pixels) - _INSET_PIXELS - 1.0
     used = (head.regions["face"] | head.regions["neck"]) & (gap > 0) & (gap < _WIDEST_GAP_PIXELS)
     aside = normals @ camera.viewmat[:2, :3].T

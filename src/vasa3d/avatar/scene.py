@@ -21,7 +21,7 @@ from vasa3d.avatar.sampling import (
     slanted_footprints,
 )
 from vasa3d.avatar.teeth import teeth_offsets
-from vasa3d.geometry.cameras import camera_center, project, unproject
+from vasa3d.geometry.cameras import camera_center, facing, project, unproject
 from vasa3d.geometry.meshes import (
     face_areas,
     face_normals,
@@ -168,14 +168,14 @@ class Scene:
         normals = np.einsum("nk,nkd->nd", self.bary[shown], self.normals[corners])
         rows, cols = np.nonzero(shown)
         pixels = np.stack([cols, rows], 1).astype(np.float32) + 0.5
-        rays = unproject(pixels, self.depth[shown], self.camera) - self.eye
-        size = np.linalg.norm(normals, axis=1) * np.linalg.norm(rays, axis=1)
-        facing = -np.sum(normals * rays, 1) / np.maximum(size, 1e-9)
+        points = unproject(pixels, self.depth[shown], self.camera)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        turned = facing(points, normals, self.eye)
         inner = self.middle[shown]
         least = np.where(inner, *(_cosine(degrees[1]) for degrees in _GRAZING_DEGREES))
         full = np.where(inner, *(_cosine(degrees[0]) for degrees in _GRAZING_DEGREES))
         grazed = np.zeros(shown.shape, np.float32)
-        grazed[shown] = np.clip((full - facing) / (full - least), 0.0, 1.0)
+        grazed[shown] = np.clip((full - turned) / (full - least), 0.0, 1.0)
         return grazed
 
     def mouth_gap(self) -> float:
@@ -192,9 +192,7 @@ class Scene:
 
     def facing(self, face: np.ndarray, posed: F32) -> F32:
         """(N,) cosine between the surface's normal and the way to the camera in the photo's pose."""
-        rays = posed - self.eye
-        normals = face_normals(self.posed, self.head.faces)[face]
-        return -np.sum(normals * rays, 1) / np.linalg.norm(rays, axis=1)
+        return facing(posed, face_normals(self.posed, self.head.faces)[face], self.eye)
 
     def nape(self) -> tuple[float, float]:
         """Rows between which the hair ends behind."""
@@ -283,9 +281,8 @@ def flat_faces(vertices: F32, head: ArkitHead, eye: F32) -> F32:
         (F,) 0 to 1; 0 off face, ears and neck.
     """
     corners = head.faces
-    rays = vertices[corners].mean(1) - eye
-    facing = -np.sum(face_normals(vertices, corners) * rays, 1) / np.linalg.norm(rays, axis=1)
-    flat = np.clip((_FLAT_FACING[1] - facing) / (_FLAT_FACING[1] - _FLAT_FACING[0]), 0.0, 1.0)
+    turned = facing(vertices[corners].mean(1), face_normals(vertices, corners), eye)
+    flat = np.clip((_FLAT_FACING[1] - turned) / (_FLAT_FACING[1] - _FLAT_FACING[0]), 0.0, 1.0)
     skin = head.regions["face"] | head.regions["ears"] | head.regions["neck"]
     return (flat * skin[corners].all(1)).astype(np.float32)
 

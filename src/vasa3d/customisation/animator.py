@@ -16,7 +16,7 @@ import numpy as np
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.customisation.frames import TrainingFrame
-from vasa3d.geometry.cameras import camera_center, project
+from vasa3d.geometry.cameras import camera_center, facing, project
 from vasa3d.geometry.meshes import face_areas, rasterize_mesh, vertex_normals
 from vasa3d.portrait.analysis import Analysis
 from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS, Camera, MotionLatents
@@ -62,11 +62,9 @@ class PhotoAnimator:
         self._normals = _normals(avatar, self._vertices)
         self._pixels, z = project(self._vertices, window)
         _, _, depth = rasterize_mesh(self._vertices, head.faces, window)
-        rays = self._vertices - camera_center(window)
-        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        facing = -np.sum(self._normals * rays, 1)
+        turned = facing(self._vertices, self._normals, camera_center(window))
         nearest = _lookup(depth[..., None], self._pixels, cv2.INTER_NEAREST)[:, 0]
-        seen = np.clip((facing - _SEEN_AT) / 0.3, 0.0, 1.0)
+        seen = np.clip((turned - _SEEN_AT) / 0.3, 0.0, 1.0)
         seen *= np.abs(nearest - z) < _SAME_DEPTH_METRES
         seen *= head.regions["skin"] & ~head.regions["scalp"] & ~head.regions["shoulders"]
         self._seen = seen.astype(np.float32)
@@ -108,9 +106,8 @@ class PhotoAnimator:
             _light_on(normals, self._light) / _light_on(self._normals, self._light), *_RELIGHT_RANGE
         )
         rgb = _remap(self._photo, source) * over(bright[:, None].astype(np.float32))
-        rays = vertices - camera_center(camera)
-        facing = -np.sum(normals * rays, 1) / np.linalg.norm(rays, axis=1)
-        shown = self._seen * np.clip(facing / 0.3, 0.0, 1.0)
+        turned = facing(vertices, normals, camera_center(camera))
+        shown = self._seen * np.clip(turned / 0.3, 0.0, 1.0)
         stretched = face_areas(vertices, head.faces) / np.maximum(self._areas, 1e-12)
         whole = (stretched < _FOLDED)[np.maximum(face, 0)] & (face >= 0)
         confidence = over(shown[:, None].astype(np.float32))[..., 0] * whole

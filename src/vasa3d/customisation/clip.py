@@ -24,7 +24,7 @@ from vasa3d.avatar.initialise import framing_of
 from vasa3d.customisation.frames import GivenFrames, TrainingFrame
 from vasa3d.customisation.surface import openings_of
 from vasa3d.errors import FaceError
-from vasa3d.geometry.cameras import camera_center
+from vasa3d.geometry.cameras import camera_center, facing
 from vasa3d.geometry.meshes import rasterize_mesh, vertex_normals
 from vasa3d.portrait.analysis import FRAMING_SIDE, WINDOW_SIDE, Analysis
 from vasa3d.portrait.detection import LandmarkTracker, detect_faces, warp
@@ -319,10 +319,9 @@ def _visible_face(draft: Avatar, latents: MotionLatents, camera: Camera) -> F32:
     head = draft.head
     vertices = draft.posed_vertices(latents)
     normals = vertex_normals(vertices, head.weld[head.faces])[head.weld]
-    rays = vertices - camera_center(camera)
-    facing = -np.sum(normals * rays, 1) / np.linalg.norm(rays, axis=1)
+    turned = facing(vertices, normals, camera_center(camera))
     # Eyes, teeth and tongue are seen through openings whose rims are the face's.
-    worth = np.where(head.regions["skin"], (facing - _FACING_FROM) / _FACING_RANGE, 1.0)
+    worth = np.where(head.regions["skin"], (turned - _FACING_FROM) / _FACING_RANGE, 1.0)
     worth = np.clip(worth, 0.0, 1.0)
     for name, most in _REGIONS.items():
         worth[head.regions[name]] = np.minimum(worth[head.regions[name]], most)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from vasa3d.avatar.avatar import Avatar
-from vasa3d.geometry.cameras import camera_center, project
+from vasa3d.geometry.cameras import camera_center, facing, project
 from vasa3d.geometry.meshes import rasterize_mesh, vertex_normals
 from vasa3d.types import F32, I32, Camera
 
@@ -75,10 +75,9 @@ def surface_of(avatar: Avatar, vertices: F32, camera: Camera) -> tuple[F32, np.n
     """
     head = avatar.head
     normals = vertex_normals(vertices, head.weld[head.faces])[head.weld]
-    rays = vertices - camera_center(camera)
-    facing = -np.sum(normals * rays, 1) / np.linalg.norm(rays, axis=1)
+    turned = facing(vertices, normals, camera_center(camera))
     skin = head.regions["face"] & head.regions["skin"] & ~head.regions["scalp"]
-    skin = (skin & ~head.regions["ears"] & (facing > _FACING))[head.faces].all(1)
+    skin = (skin & ~head.regions["ears"] & (turned > _FACING))[head.faces].all(1)
     face, _, depth = rasterize_mesh(vertices, head.faces, camera)
     trust = (face >= 0) & skin[np.maximum(face, 0)]
     # Hair over the forehead lies before the mesh; the rim of what is trusted may too.

@@ -110,6 +110,12 @@ def camera_center(camera: Camera) -> F32:
     return (-view[:3, :3].T @ view[:3, 3]).astype(np.float32)
 
 
+def facing(points: F32, normals: F32, eye: F32) -> F32:
+    """(N,) cosine between unit normals (N, 3) at points (N, 3) and the way to an eye (3,); below 0 turned away."""
+    rays = points - eye
+    return -np.sum(normals * rays, 1) / np.linalg.norm(rays, axis=1)
+
+
 def orbit(
     camera: Camera,
     target: ArrayLike,
