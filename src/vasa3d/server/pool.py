@@ -17,6 +17,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from typing import cast
 
 from numpy.typing import NDArray
 
@@ -113,8 +114,8 @@ class Worker(asyncio.Protocol):
             self._process.join()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Event loops other than asyncio's own, such as uvloop's, have classes of their own.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._came += data
