@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import soxr
 import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -161,6 +162,14 @@ def test_sound_of_any_rate_gives_nearly_the_same_motion(server, rate) -> None:
     assert np.corrcoef(jaw, wanted_jaw)[0, 1] > (0.7 if rate == 8000 else 0.95)
 
 
+def test_opus_gives_nearly_the_motion_of_plain_samples(server) -> None:
+    wide = soxr.resample(SPEECH, 16000, 48000)
+    plain, _ = run(say(server.url, wide, 48000, 1920))
+    coded, _ = run(say(server.url, wide, 48000, 1920, codec="opus"))
+    assert len(plain) <= len(coded) <= len(plain) + 1
+    assert np.abs(coded[: len(plain)] - plain).mean() < 0.01
+
+
 def test_motion_comes_while_the_sound_still_flows(server) -> None:
     async def work() -> float:
         async with LiveClient(server.url) as client:
@@ -227,10 +236,14 @@ GARBAGE = {
     "old turn": (begin(2), begin(2)),
     "sound of no turn": (pack_sound(1, 0, np.zeros(4, np.int16)),),
     "short": (begin(), b"abc"),
-    "odd": (begin(), bytes(11)),
+    "odd": (begin(), pack_sound(1, 0, b"abc")),
     "blocks out of order": (begin(), pack_sound(1, 1, np.zeros(4, np.int16))),
     "block again": (begin(), *[pack_sound(1, 0, np.zeros(4, np.int16))] * 2),
     "end of no turn": (write_message(End(7)),),
+    "unknown codec": ('{"type": "start", "turn": 1, "rate": 48000, "codec": "mp3"}',),
+    "opus at another rate": ('{"type": "start", "turn": 1, "rate": 16000, "codec": "opus"}',),
+    "no opus": (write_message(Start(1, 48000, "opus")), pack_sound(1, 0, b"\x03\x00")),
+    "empty opus": (write_message(Start(1, 48000, "opus")), pack_sound(1, 0, b"")),
 }  # fmt: skip
 
 

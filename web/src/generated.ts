@@ -4,6 +4,7 @@ export const PROTOCOL_VERSION = 1;
 export const SUBPROTOCOL = "vasa3d.v1";
 export const BEARER_PREFIX = "bearer.";
 export const MAX_BLOCK_BYTES = 96008;
+export const OPUS_RATE = 48000;
 export const MOTION_HEADER_BYTES = 8;
 export const MOTION_FRAME_BYTES = 128;
 
@@ -18,6 +19,7 @@ export interface Start {
   type: "start";
   turn: number;
   rate: number;
+  codec?: string;
   fps?: number;
   seed?: number;
   amplitude?: number;

@@ -5,13 +5,15 @@ import {
   MAX_BLOCK_BYTES,
   MOTION_FRAME_BYTES,
   MOTION_HEADER_BYTES,
+  OPUS_RATE,
   SUBPROTOCOL,
   type ClientMessage,
   type ServerMessage,
   type Start,
 } from "./generated";
 import { MotionTrack, NUM_CHANNELS } from "./motion";
-import { toInt16 } from "./sound";
+import { encodesOpus, OpusEncoder } from "./opus";
+import { SPEECH_RATE, toInt16 } from "./sound";
 import { roomIn, SPEECH_FPS, type Speaker, type SpeakerEvents, type Turn } from "./speaker";
 
 const MAX_SAMPLES = (MAX_BLOCK_BYTES - 8) >> 1;
@@ -20,6 +22,7 @@ class LiveTurn implements Turn {
   readonly track: MotionTrack;
   complete = false;
   cancelled = false;
+  private readonly encoder: OpusEncoder | null = null;
   private block = 0;
   private samples = 0;
 
@@ -28,8 +31,12 @@ class LiveTurn implements Turn {
     readonly number: number,
     private readonly rate: number,
     fps: number,
+    coded: boolean,
   ) {
     this.track = new MotionTrack(fps);
+    if (!coded) return;
+    const onPacket = (packet: Uint8Array<ArrayBuffer>) => this.sendBlock(packet);
+    this.encoder = new OpusEncoder(rate, onPacket, () => link.interrupt());
   }
 
   get over(): boolean {
@@ -38,21 +45,36 @@ class LiveTurn implements Turn {
 
   async push(samples: Float32Array): Promise<void> {
     for (let from = 0; from < samples.length && !this.over; from += MAX_SAMPLES) {
-      const part = toInt16(samples.subarray(from, from + MAX_SAMPLES));
-      const message = new ArrayBuffer(8 + 2 * part.length);
-      const head = new DataView(message);
-      head.setUint32(0, this.number, true);
-      head.setUint32(4, this.block++, true);
+      const part = samples.subarray(from, from + MAX_SAMPLES);
+      if (this.encoder) this.encoder.push(part);
       // Int16Array has the machine's byte order, which is little-endian wherever browsers run.
-      new Int16Array(message, 8).set(part);
-      this.link.sendBytes(message);
+      else this.sendBlock(new Uint8Array(toInt16(part).buffer));
       this.samples += part.length;
       await roomIn(this, this.samples / this.rate);
     }
   }
 
   end(): void {
-    if (!this.over) this.link.send({ type: "end", turn: this.number });
+    const complete = () => {
+      if (!this.over) this.link.send({ type: "end", turn: this.number });
+    };
+    if (this.encoder) void this.encoder.end().then(complete, () => this.link.interrupt());
+    else complete();
+  }
+
+  cancel(): void {
+    this.cancelled = true;
+    this.encoder?.close();
+  }
+
+  private sendBlock(sound: Uint8Array<ArrayBuffer>): void {
+    if (this.over) return;
+    const message = new Uint8Array(8 + sound.length);
+    const head = new DataView(message.buffer);
+    head.setUint32(0, this.number, true);
+    head.setUint32(4, this.block++, true);
+    message.set(sound, 8);
+    this.link.sendBytes(message.buffer);
   }
 }
 
@@ -67,16 +89,21 @@ export class LiveLink implements Speaker {
   private constructor(
     private readonly socket: WebSocket,
     private readonly events: LiveEvents,
+    private readonly codedRates: ReadonlySet<number>,
   ) {
     socket.onmessage = ({ data }) => this.receive(data as string | ArrayBuffer);
     socket.onclose = ({ code, reason }) => {
-      if (this.turn) this.turn.cancelled = true;
+      this.turn?.cancel();
       events.onClose(code, reason);
     };
   }
 
-  /** Connect; resolves when the server is ready. */
-  static open(url: string, events: LiveEvents, token?: string): Promise<LiveLink> {
+  /**
+   * Connect; resolves when the server is ready. Sound is coded on its way to another computer, if the browser
+   * can do that.
+   */
+  static async open(url: string, events: LiveEvents, token?: string): Promise<LiveLink> {
+    const codedRates = isHere(url) ? new Set<number>() : await codableRates();
     const protocols = token ? [SUBPROTOCOL, BEARER_PREFIX + token] : [SUBPROTOCOL];
     const socket = new WebSocket(url, protocols);
     socket.binaryType = "arraybuffer";
@@ -84,7 +111,7 @@ export class LiveLink implements Speaker {
       socket.onclose = ({ reason }) => fail(new Error(reason || "the server did not answer"));
       socket.onmessage = ({ data }) => {
         const message = JSON.parse(data as string) as ServerMessage;
-        if (message.type === "ready") done(new LiveLink(socket, events));
+        if (message.type === "ready") done(new LiveLink(socket, events, codedRates));
         else if (message.type === "failure") fail(new Error(message.message));
       };
     });
@@ -95,18 +122,25 @@ export class LiveLink implements Speaker {
   }
 
   /** Begin an utterance; one under way is interrupted. */
-  begin(rate: number, options: Partial<Omit<Start, "type" | "turn" | "rate">> = {}): Turn {
-    if (this.turn) this.turn.cancelled = true;
+  begin(
+    rate: number,
+    options: Partial<Omit<Start, "type" | "turn" | "rate" | "codec">> = {},
+  ): Turn {
+    this.turn?.cancel();
     const fps = options.fps ?? SPEECH_FPS;
-    const turn = new LiveTurn(this, ++this.turns, rate, fps);
+    const coded = this.codedRates.has(rate);
+    const turn = new LiveTurn(this, ++this.turns, rate, fps, coded);
     this.turn = turn;
-    this.send({ type: "start", turn: turn.number, rate: Math.round(rate), ...options, fps });
+    const sound = coded
+      ? ({ rate: OPUS_RATE, codec: "opus" } as const)
+      : ({ rate: Math.round(rate), codec: "pcm" } as const);
+    this.send({ type: "start", turn: turn.number, ...sound, ...options, fps });
     return turn;
   }
 
   interrupt(): void {
     if (!this.turn || this.turn.over) return;
-    this.turn.cancelled = true;
+    this.turn.cancel();
     this.send({ type: "interrupt" });
   }
 
@@ -131,7 +165,7 @@ export class LiveLink implements Speaker {
     const { turn } = this;
     if (message.type === "failure") {
       this.events.onFailure(message.message);
-      if (turn) turn.cancelled = true;
+      turn?.cancel();
     } else if (message.type === "done" && turn?.number === message.turn) {
       turn.complete = true;
     }
@@ -160,4 +194,16 @@ export class LiveLink implements Speaker {
     }
     turn.track.append(dyn, pose);
   }
+}
+
+/** Whether an address is of this computer, where sound need not be made small. */
+function isHere(url: string): boolean {
+  return ["localhost", "127.0.0.1", "[::1]"].includes(new URL(url).hostname);
+}
+
+/** Rates of recordings and microphones that this browser can code. */
+async function codableRates(): Promise<Set<number>> {
+  const rates = [SPEECH_RATE, OPUS_RATE];
+  const able = await Promise.all(rates.map((rate) => encodesOpus(rate)));
+  return new Set(rates.filter((_, i) => able[i]));
 }

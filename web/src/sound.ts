@@ -70,7 +70,7 @@ export async function fetchBytes(url: string, token?: string): Promise<ArrayBuff
   return answer.arrayBuffer();
 }
 
-export function toInt16(samples: Float32Array): Int16Array {
+export function toInt16(samples: Float32Array): Int16Array<ArrayBuffer> {
   return Int16Array.from(samples, (x) => Math.round(Math.min(Math.max(x, -1), 1) * 32767));
 }
 

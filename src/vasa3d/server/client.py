@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from vasa3d.server.opus import OpusEncoder
 from vasa3d.server.protocol import (
     BEARER_PREFIX,
     MAX_BLOCK_BYTES,
@@ -65,6 +66,7 @@ class LiveTurn:
         self.start = start
         self._client = client
         self._block = 0
+        self._encoder = OpusEncoder() if start.codec == "opus" else None
         self.arrived: asyncio.Queue[tuple[int, MotionLatents] | LiveError | None] = asyncio.Queue()
 
     async def push(self, samples: NDArray[Any]) -> None:
@@ -72,13 +74,21 @@ class LiveTurn:
         if np.issubdtype(samples.dtype, np.floating):
             samples = np.round(np.clip(samples, -1.0, 1.0) * 32767)
         whole = samples.astype(np.int16)
-        for first in range(0, len(whole), _MAX_SAMPLES):
-            part = whole[first : first + _MAX_SAMPLES]
-            await self._client.send(pack_sound(self.start.turn, self._block, part))
+        if self._encoder is not None:
+            await self._send(self._encoder.encode(whole))
+        else:
+            firsts = range(0, len(whole), _MAX_SAMPLES)
+            await self._send([whole[first : first + _MAX_SAMPLES] for first in firsts])
+
+    async def _send(self, blocks: Sequence[NDArray[np.int16] | bytes]) -> None:
+        for block in blocks:
+            await self._client.send(pack_sound(self.start.turn, self._block, block))
             self._block += 1
 
     async def end(self) -> None:
         """The sound is complete."""
+        if self._encoder is not None:
+            await self._send(self._encoder.flush())
         await self._client.send(End(self.start.turn))
 
     def finish(self, number: int) -> None:
@@ -138,7 +148,7 @@ class LiveClient:
 
         Args:
             rate: Samples a second of its sound.
-            options: Other values of ``protocol.Start``.
+            options: Other values of ``protocol.Start``; ``codec="opus"`` spares the network, at a rate of 48,000.
         """
         self._count += 1
         turn = LiveTurn(self, Start(turn=self._count, rate=rate, **options))

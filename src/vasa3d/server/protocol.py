@@ -4,8 +4,9 @@ Text messages are JSON objects whose ``type`` names one of the classes here. Bin
 motion downwards. ``web/src/generated.ts`` is made from this module by ``typescript``.
 
 Sound (client): ``turn``, ``block`` as little-endian uint32, then int16 mono samples at the rate of the turn's
-``Start``. Motion (server): ``turn``, ``first_frame`` as little-endian uint32, then for every frame 52 uint16 (channels,
-in steps of 1/65535) and 6 float32 (pose). Frame t of a turn shows the face at t / fps seconds of its sound.
+``Start``, or one Opus packet, as its ``codec`` says. Motion (server): ``turn``, ``first_frame`` as little-endian
+uint32, then for every frame 52 uint16 (channels, in steps of 1/65535) and 6 float32 (pose). Frame t of a turn shows the
+face at t / fps seconds of its sound.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ MAX_BLOCK_BYTES = 96_008
 """Largest binary message: a second of sound at 48 kHz."""
 MAX_TEXT_BYTES = 4_096
 
+CODECS = ("pcm", "opus")
+OPUS_RATE = 48_000
+"""The rate of a turn whose sound is Opus: that at which it is decoded."""
+
 CLOSE_GOING_AWAY = 1001
 CLOSE_BAD_MESSAGE = 4400
 CLOSE_WRONG_TOKEN = 4401
@@ -55,7 +60,8 @@ class Start:
 
     Attributes:
         turn: Number of the turn, larger than all before it in this session.
-        rate: Samples a second of the sound, 8,000 to 48,000.
+        rate: Samples a second of the sound, 8,000 to 48,000; of Opus 48,000.
+        codec: What the messages of sound hold: ``pcm``, plain samples, or ``opus``, a packet each.
         fps: Frames a second wanted, 1 to 60.
         seed: Seed of blinks, gaze and head motion.
         amplitude: Scale of mouth openings, 0 to 2.
@@ -67,6 +73,7 @@ class Start:
     type: ClassVar[str] = "start"
     turn: int
     rate: int
+    codec: str = "pcm"
     fps: float = DEFAULT_FPS
     seed: int = 0
     amplitude: float = 1.0
@@ -77,6 +84,10 @@ class Start:
     def __post_init__(self) -> None:
         _check("turn", self.turn, 1, MAX_TURN)
         _check("rate", self.rate, *RATES)
+        if self.codec not in CODECS:
+            raise ProtocolError(f"codec is {self.codec[:40]!r}, expected {' or '.join(CODECS)}")
+        if self.codec == "opus" and self.rate != OPUS_RATE:
+            raise ProtocolError(f"rate is {self.rate}, expected {OPUS_RATE} for Opus")
         _check("fps", self.fps, 1.0, 60.0)
         _check("seed", self.seed, 0, 2**32 - 1)
 
@@ -214,21 +225,33 @@ def read_message(text: str, kinds: tuple[type, ...] = CLIENT_MESSAGES) -> Any:
     raise ProtocolError(f"a message of type {str(name)[:40]!r}")
 
 
-def pack_sound(turn: int, block: int, samples: NDArray[np.int16]) -> bytes:
-    """A binary message of sound."""
-    return _HEADER.pack(turn, block) + samples.astype("<i2").tobytes()
+def pack_sound(turn: int, block: int, sound: NDArray[np.int16] | bytes) -> bytes:
+    """A binary message of samples, or of an Opus packet."""
+    body = sound if isinstance(sound, bytes) else sound.astype("<i2").tobytes()
+    return _HEADER.pack(turn, block) + body
 
 
-def unpack_sound(data: bytes) -> tuple[int, int, NDArray[np.int16]]:
-    """Turn, block number and (S,) samples of a binary message.
+def unpack_sound(data: bytes) -> tuple[int, int, bytes]:
+    """Turn, block number and sound of a binary message.
 
     Raises:
-        ProtocolError: It is too short, too long, or no whole number of samples.
+        ProtocolError: It is too short or too long.
     """
-    if not _HEADER.size <= len(data) <= MAX_BLOCK_BYTES or len(data) % 2:
+    if not _HEADER.size <= len(data) <= MAX_BLOCK_BYTES:
         raise ProtocolError(f"a binary message of {len(data)} bytes")
     turn, block = _HEADER.unpack_from(data)
-    return turn, block, np.frombuffer(data, "<i2", offset=_HEADER.size)
+    return turn, block, data[_HEADER.size :]
+
+
+def plain_samples(sound: bytes) -> NDArray[np.int16]:
+    """(S,) samples of a message's sound that is not coded.
+
+    Raises:
+        ProtocolError: It is no whole number of samples.
+    """
+    if len(sound) % 2:
+        raise ProtocolError(f"{len(sound)} bytes of int16 samples")
+    return np.frombuffer(sound, "<i2")
 
 
 def pack_motion(turn: int, first_frame: int, motion: MotionLatents) -> bytes:
@@ -302,6 +325,7 @@ def typescript() -> str:
         f'export const SUBPROTOCOL = "{SUBPROTOCOL}";',
         f'export const BEARER_PREFIX = "{BEARER_PREFIX}";',
         f"export const MAX_BLOCK_BYTES = {MAX_BLOCK_BYTES};",
+        f"export const OPUS_RATE = {OPUS_RATE};",
         f"export const MOTION_HEADER_BYTES = {_HEADER.size};",
         f"export const MOTION_FRAME_BYTES = {_FRAME.itemsize};",
         "",

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from vasa3d.errors import InputError
 from vasa3d.server.config import ServerConfig
 from vasa3d.server.metrics import Metrics
+from vasa3d.server.opus import OpusDecoder
 from vasa3d.server.pool import Worker, WorkerLost, WorkerPool
 from vasa3d.server.protocol import (
     CLOSE_BAD_MESSAGE,
@@ -39,6 +40,7 @@ from vasa3d.server.protocol import (
     ServerMessage,
     Start,
     describe,
+    plain_samples,
     read_message,
     unpack_sound,
     write_message,
@@ -79,6 +81,7 @@ class _Turn:
         worker: Where it has a place, once it has begun.
         over: Done or interrupted.
         frames: Frames put into the outbox.
+        decoder: What decodes the sound, if it is coded.
     """
 
     start: Start
@@ -89,6 +92,19 @@ class _Turn:
     worker: Worker | None = None
     over: bool = False
     frames: int = 0
+    decoder: OpusDecoder | None = None
+
+    def __post_init__(self) -> None:
+        if self.start.codec == "opus":
+            self.decoder = OpusDecoder()
+
+    def samples(self, sound: bytes) -> NDArray[np.int16]:
+        """Samples of the next block.
+
+        Raises:
+            ProtocolError: It is not in the turn's codec.
+        """
+        return plain_samples(sound) if self.decoder is None else self.decoder.decode(sound)
 
     def take(self) -> tuple[float, NDArray[np.int16]]:
         """Waiting sound up to ``_MAX_STEP_SECONDS``, and when its last block came."""
@@ -253,7 +269,7 @@ class Session:
         self._post(Interrupted(turn.start.turn))
 
     async def _hear(self, data: bytes) -> None:
-        number, block, samples = unpack_sound(data)
+        number, block, sound = unpack_sound(data)
         if number > self._last_turn:
             raise ProtocolError(f"sound of turn {number}, which has not begun")
         turn = self._turn
@@ -264,6 +280,7 @@ class Session:
         if block != turn.next_block:
             raise ProtocolError(f"block {block} of turn {number} in place of {turn.next_block}")
         turn.next_block += 1
+        samples = turn.samples(sound)
         if not len(samples):
             return
         turn.blocks.append((time.monotonic(), samples))

@@ -23,6 +23,7 @@ from vasa3d.server.protocol import (
     ProtocolError,
     Start,
     pack_sound,
+    plain_samples,
     read_message,
     unpack_motion,
     unpack_sound,
@@ -119,9 +120,11 @@ class Wire:
         """Let the stage know what the session is about to hear; what is wrong with it, the session says."""
         if isinstance(message, bytes):
             with suppress(ProtocolError):
-                number, _, samples = unpack_sound(message)
-                self._stage.hear(number, samples, silent=from_microphone)
+                number, _, sound = unpack_sound(message)
+                self._stage.hear(number, plain_samples(sound), silent=from_microphone)
         elif isinstance(parsed := _parsed(message), Start):
+            if parsed.codec != "pcm":
+                raise ProtocolError(f"{parsed.codec} on a data channel; the audio track is for that")
             self._stage.begin(parsed)
 
     async def send_bytes(self, data: bytes) -> None:

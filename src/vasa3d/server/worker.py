@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +123,12 @@ class Voices:
 
 def run_worker(link: socket.socket, life: str) -> None:
     """Answer requests until the other end is closed."""
+    # The server may stop while this process is still getting warm, or at work.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        _work(link, life)
+
+
+def _work(link: socket.socket, life: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(1)
     voices = Voices(life)
