@@ -303,6 +303,26 @@ def test_the_live_page_follows_a_microphone(browser, tmp_path) -> None:
         assert server.live.metrics.turns == 1 and server.live.metrics.frames > 10
 
 
+def test_a_server_that_leaves_after_a_turn_does_not_cut_it_short(browser, tmp_path) -> None:
+    import soundfile
+
+    soundfile.write(tmp_path / "long.wav", np.resize(load_audio(SPEECH).samples, 16000 * 60), 16000)
+    for server in start(tmp_path / "s", max_idle_seconds=2.0):
+        with Visit(browser, f"http://127.0.0.1:{server.port}/", (300, 500)) as visit:
+            visit.page.set_input_files("#file", str(tmp_path / "long.wav"))
+            visit.wait("mediaTime > 0.5")
+            while server.live.metrics.sessions:
+                visit.page.wait_for_timeout(50)
+            # All motion has come, and the connection is gone.
+            heard = visit.get("mediaTime")
+            visit.wait(f"mediaTime > {heard + 2}")
+            # The next turn opens another.
+            visit.page.set_input_files("#file", str(SPEECH))
+            visit.wait("mediaTime < 2")
+            visit.wait("mediaTime > 2")
+        assert server.live.metrics.turns == 2
+
+
 def overhear(sent: list[str | bytes], socket: Any) -> None:
     """Gather what a page sends."""
     socket.on("framesent", lambda message: sent.append(message))

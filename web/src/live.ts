@@ -79,7 +79,8 @@ class LiveTurn implements Turn {
 }
 
 export interface LiveEvents extends SpeakerEvents {
-  onClose: (code: number, reason: string) => void;
+  /** `cut` tells that it ends a turn that was under way. */
+  onClose: (code: number, reason: string, cut: boolean) => void;
 }
 
 export class LiveLink implements Speaker {
@@ -93,8 +94,11 @@ export class LiveLink implements Speaker {
   ) {
     socket.onmessage = ({ data }) => this.receive(data as string | ArrayBuffer);
     socket.onclose = ({ code, reason }) => {
-      this.turn?.cancel();
-      events.onClose(code, reason);
+      // A server that has nothing more to do for a turn may leave while it is still heard.
+      const { turn } = this;
+      const cut = turn !== null && !turn.over;
+      if (cut) turn.cancel();
+      events.onClose(code, reason, cut);
     };
   }
 
@@ -164,8 +168,10 @@ export class LiveLink implements Speaker {
     const message = JSON.parse(data) as ServerMessage;
     const { turn } = this;
     if (message.type === "failure") {
+      // What ends the session between turns spoils none.
+      if (!turn || turn.over) return;
       this.events.onFailure(message.message);
-      turn?.cancel();
+      turn.cancel();
     } else if (message.type === "done" && turn?.number === message.turn) {
       turn.complete = true;
     }

@@ -71,8 +71,9 @@ export class Speakers {
     const { token, onFailure } = this.options;
     const url = new URL(server, location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    const onClose = (code: number, reason: string) => {
-      if (code !== 1000) onFailure(reason || `the connection has ended (${code})`);
+    const onClose = (code: number, reason: string, cut: boolean) => {
+      // Between turns it does not matter: the next one connects again.
+      if (cut) onFailure(reason || `the connection has ended (${code})`);
     };
     return LiveLink.open(url.href, { onFailure, onClose }, token);
   }
