@@ -8,7 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from vasa3d.avatar.layer import LayerShape, farthest_depth, shape_layer, surface_points
+from vasa3d.avatar.layer import (
+    LayerShape,
+    beside_skull,
+    farthest_depth,
+    shape_layer,
+    surface_points,
+)
 from vasa3d.geometry.cameras import camera_center, intrinsics, look_at, project
 from vasa3d.geometry.meshes import rasterize_mesh
 from vasa3d.head import load_head
@@ -240,3 +246,20 @@ def test_the_back_follows_the_head_from_skull_to_neck(scene: Scene) -> None:
 def test_little_hangs_beside_a_bare_neck(scene: Scene) -> None:
     assert 0.0 <= scene.shape.hanging <= 1.0
     assert not scene.shape.rear[~scene.shape.solid].any()
+
+
+def test_ears_that_stand_out_are_not_of_the_skull() -> None:
+    solid = np.zeros((200, 200), bool)
+    solid[20:180, 60:140] = True
+    bare = solid.copy()
+    solid[80:120, 45:60] = True  # an ear, and below what the model has of it
+    ears = np.zeros_like(solid)
+    ears[90:115, 50:62] = True
+    assert np.array_equal(solid & ~beside_skull(ears, solid), bare)
+    assert not beside_skull(np.zeros_like(ears), solid).any()
+    # Hair as wide as the ear above and below it stays.
+    hair = solid.copy()
+    hair[20:180, 40:60] = True
+    assert np.array_equal(hair & ~beside_skull(ears, hair), hair)
+    mirrored = beside_skull(ears[:, ::-1], solid[:, ::-1])
+    assert np.array_equal(solid[:, ::-1] & ~mirrored, bare[:, ::-1])

@@ -29,6 +29,9 @@ _JOIN_METRES = 0.03
 _JOIN_BLUR_PIXELS = 24.0
 _CLEARANCE_METRES = 0.003
 _WISP_PIXELS = 5.0
+_EAR_MARGIN = 0.6
+"""Of an ear's height: so far above and below it the silhouette is the skull's again."""
+_LEAST_EAR_PIXELS = 40
 STRIP_PIXELS = 13
 """Parts of the layer narrower than this are strips."""
 
@@ -92,7 +95,8 @@ def shape_layer(
     strips = mask & ~opened(mask, STRIP_PIXELS)
     _, depth = project(vertices, camera)
     scale = float(np.median(depth)) / float(camera.K[0, 0])
-    inner = _distance_inside(alpha > 0.3) * scale
+    beside = beside_skull(ears & covered, alpha > 0.5) & (rear_depth == 0)
+    inner = _distance_inside((alpha > 0.3) & ~beside) * scale
     inner = np.asarray(cv2.GaussianBlur(inner.astype(np.float32), (0, 0), 2.0))
     low = _share_of_torso(vertices, head, camera, alpha.shape)
     head_plane = float(np.median(depth[head.regions["ears"]]))
@@ -113,13 +117,13 @@ def shape_layer(
         plane + turned * (1.0 - low) + half_back * _circle(inner / np.maximum(rounding, half_back))
     )
     back = np.maximum(back, np.where(rear_depth > 0, rear_depth + _CLEARANCE_METRES, 0.0))
-    back = _smooth(back, person, 3.0)
+    front, back = _smooth(front, person, 4.0), _smooth(back, person, 3.0)
     return LayerShape(
         mask=mask,
         strips=strips,
         solid=alpha > 0.5,
-        rear=_inner(alpha > 0.5) & ~(ears & covered & (rear_depth == 0)),
-        front=_smooth(front, person, 4.0).astype(np.float32),
+        rear=_inner((alpha > 0.5) & ~beside),
+        front=front.astype(np.float32),
         back=np.maximum(back, front + 0.004).astype(np.float32),
         weights=_spread_weights(mesh_weights, head, low),
         hanging=hanging,
@@ -179,6 +183,29 @@ def _hanging(vertices: F32, beside: np.ndarray, head: ArkitHead, camera: Camera)
         return 0.0
     share = float(np.median(rows.sum(1))) / float(np.ptp(ears[:, 0]))
     return float(np.clip((share - 0.1) / 0.15, 0.0, 1.0))
+
+
+def beside_skull(ears: np.ndarray, solid: np.ndarray) -> np.ndarray:
+    """(S, S) bool what stands out beside the skull where ears are seen, larger than the model's as they may be.
+
+    Behind an ear there is no hair: a back as wide and as deep as the ears make it would end in tufts. The skull goes on in straight lines
+    from the silhouette above an ear to that below.
+    """
+    beside = np.zeros(ears.shape, bool)
+    columns = np.arange(ears.shape[1])
+    _, _, stats, centres = cv2.connectedComponentsWithStats(ears.astype(np.uint8))
+    for (_, top, _, height, area), centre in zip(stats[1:], centres[1:], strict=True):
+        margin = int(_EAR_MARGIN * height)
+        ends = np.clip([top - margin, top + height + margin], 0, len(ears) - 1)
+        above, below = (np.flatnonzero(solid[row]) for row in ends)
+        if area < _LEAST_EAR_PIXELS or not (len(above) and len(below)):
+            continue
+        left = centre[0] < 0.5 * (above[0] + above[-1])
+        rows = np.arange(ends[0], ends[1] + 1)
+        edge = np.interp(rows, ends, [above[0], below[0]] if left else [above[-1], below[-1]])
+        outside = columns < edge[:, None] if left else columns > edge[:, None]
+        beside[rows] |= outside
+    return beside
 
 
 def _reach_behind(

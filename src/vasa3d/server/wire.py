@@ -124,7 +124,9 @@ class Wire:
                 self._stage.hear(number, plain_samples(sound), silent=from_microphone)
         elif isinstance(parsed := _parsed(message), Start):
             if parsed.codec != "pcm":
-                raise ProtocolError(f"{parsed.codec} on a data channel; the audio track is for that")
+                raise ProtocolError(
+                    f"{parsed.codec} on a data channel; the audio track is for that"
+                )
             self._stage.begin(parsed)
 
     async def send_bytes(self, data: bytes) -> None:
