@@ -188,8 +188,8 @@ def _hanging(vertices: F32, beside: np.ndarray, head: ArkitHead, camera: Camera)
 def beside_skull(ears: np.ndarray, solid: np.ndarray) -> np.ndarray:
     """(S, S) bool what stands out beside the skull where ears are seen, larger than the model's as they may be.
 
-    Behind an ear there is no hair: a back as wide and as deep as the ears make it would end in tufts. The skull goes on in straight lines
-    from the silhouette above an ear to that below.
+    Behind an ear there is no hair: a back as wide and as deep as the ears make it would end in tufts. The skull goes on
+    in straight lines from the silhouette above an ear to that below.
     """
     beside = np.zeros(ears.shape, bool)
     columns = np.arange(ears.shape[1])
