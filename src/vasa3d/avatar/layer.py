@@ -190,21 +190,33 @@ def beside_skull(ears: np.ndarray, solid: np.ndarray) -> np.ndarray:
 
     Behind an ear there is no hair: a back as wide and as deep as the ears make it would end in tufts. The skull goes on
     in straight lines from the silhouette above an ear to that below.
+
+    Args:
+        ears: (S, S) bool pixels that show an ear of the head model.
+        solid: (S, S) bool the whole person.
     """
     beside = np.zeros(ears.shape, bool)
     columns = np.arange(ears.shape[1])
-    _, _, stats, centres = cv2.connectedComponentsWithStats(ears.astype(np.uint8))
-    for (_, top, _, height, area), centre in zip(stats[1:], centres[1:], strict=True):
-        margin = int(_EAR_MARGIN * height)
-        ends = np.clip([top - margin, top + height + margin], 0, len(ears) - 1)
-        above, below = (np.flatnonzero(solid[row]) for row in ends)
-        if area < _LEAST_EAR_PIXELS or not (len(above) and len(below)):
+    middle = np.median(np.flatnonzero(solid.any(0))) if solid.any() else 0.0
+    for left in (True, False):
+        ear = ears & ((columns < middle) == left)
+        if ear.sum() < _LEAST_EAR_PIXELS:
             continue
-        left = centre[0] < 0.5 * (above[0] + above[-1])
-        rows = np.arange(ends[0], ends[1] + 1)
-        edge = np.interp(rows, ends, [above[0], below[0]] if left else [above[-1], below[-1]])
-        outside = columns < edge[:, None] if left else columns > edge[:, None]
-        beside[rows] |= outside
+        rows = np.flatnonzero(ear.any(1))
+        margin = int(_EAR_MARGIN * np.ptp(rows))
+        ends = np.clip([rows[0] - margin, rows[-1] + margin], 0, len(ears) - 1)
+        above, below = (np.flatnonzero(solid[row]) for row in ends)
+        if not (len(above) and len(below)):
+            continue
+        side = 0 if left else -1
+        along = np.arange(ends[0], ends[1] + 1)
+        edge = np.interp(along, ends, [above[side], below[side]])[:, None]
+        outside = np.zeros_like(ears)
+        outside[along] = solid[along] & ((columns < edge) if left else (columns > edge))
+        # Of an ear well inside the silhouette, as of heads turned aside, nothing stands out.
+        _, parts = cv2.connectedComponents(outside.astype(np.uint8))
+        touched = np.unique(parts[cv2.dilate(ear.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0])
+        beside |= outside & np.isin(parts, touched[touched > 0])
     return beside
 
 
