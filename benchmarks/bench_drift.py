@@ -5,8 +5,9 @@
 The page of ``vasa3d serve`` plays speech of that length (the built-in sentence, again and again). With every picture
 that it draws it notes how much sound has been heard, by the clock of the audio output, and how far the lips are open.
 For every minute, ``lag_ms`` is the delay of the lips that correlates best with those of the whole recording's motion
-made in Python; ``drift_ms`` is how far the lags lie apart. ``clock_ms`` is how much the audio clock has gained on the
-computer's own, which the face must follow, too. Needs the packages of the extra ``dev`` and Chromium.
+made in Python (``least_correlation``: how well, at worst); ``drift_ms`` is how far the lags lie apart. ``clock_ms`` is
+how much the audio clock has gained on the computer's own, which the face must follow, too. Needs the packages of the
+extra ``dev`` and Chromium.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ FLAGS = [
 ]
 LAGS = np.arange(-0.3, 0.3001, 0.002)
 FPS = 30.0
+LEAST_PICTURES = 60
+"""Of a minute, to tell how late its lips are."""
 
 
 def serve(avatar: str, ready: Any) -> None:
@@ -78,11 +81,19 @@ def watch(url: str, recording: Path, seconds: float) -> np.ndarray:
     return np.array(seen)
 
 
-def lag_of(seen: np.ndarray, wanted: np.ndarray) -> float:
-    """Seconds by which the lips of a page are late."""
+def lag_of(seen: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Seconds by which the lips of a page are late, and how well they correlate then.
+
+    Raises:
+        ValueError: They do not move.
+    """
+    if np.ptp(seen[:, 2]) < 1e-4:
+        raise ValueError("the lips of the page did not move")
     times = np.arange(len(wanted)) / FPS
     rows = [np.interp(seen[:, 1] - lag, times, wanted) for lag in LAGS]
-    return float(LAGS[np.argmax([np.corrcoef(seen[:, 2], row)[0, 1] for row in rows])])
+    found = [float(np.corrcoef(seen[:, 2], row)[0, 1]) for row in rows]
+    best = int(np.argmax(found))
+    return float(LAGS[best]), found[best]
 
 
 def main() -> int:
@@ -108,14 +119,18 @@ def main() -> int:
         server.join(20)
     motion = speak(AudioClip(sound), fps=FPS, config=GeneratorConfig(life="rules"))
     wanted = lip_gap(motion, Avatar.load(options.avatar))
+    if len(seen) < LEAST_PICTURES:
+        raise ValueError(f"the page drew {len(seen)} pictures while it spoke")
     seen = seen[seen[:, 1] > 1.0]
     minutes = [seen[(seen[:, 1] // 60).astype(int) == m] for m in range(int(seen[-1, 1] // 60) + 1)]
-    lags = [1000 * lag_of(part, wanted) for part in minutes if len(part) > 60]
+    fits = [lag_of(part, wanted) for part in minutes if len(part) > LEAST_PICTURES]
+    lags = [1000 * lag for lag, _ in fits]
     gained = np.diff(seen[:, 1]).sum() - np.diff(seen[:, 0]).sum()
     report = {
         "seconds": round(float(seen[-1, 1]), 1),
         "pictures_per_second": round(len(seen) / float(seen[-1, 1]), 1),
         "lag_ms": [round(lag) for lag in lags],
+        "least_correlation": round(min(fit for _, fit in fits), 3),
         "drift_ms": round(max(lags) - min(lags)),
         "clock_ms": round(1000 * float(gained)),
     }

@@ -170,6 +170,15 @@ def test_opus_gives_nearly_the_motion_of_plain_samples(server) -> None:
     assert np.abs(coded[: len(plain)] - plain).mean() < 0.01
 
 
+def test_a_recording_in_small_packets_is_no_flood(tmp_path) -> None:
+    minutes = np.resize(soxr.resample(SPEECH, 16000, 48000), 48000 * 40)
+    for server in start(tmp_path / "s", max_messages_per_second=20.0):
+        dyn, _ = run(say(server.url, minutes, 48000, 48000, codec="opus"))
+        assert len(dyn) >= 40 * 25
+        empty = [pack_sound(1, block, np.zeros(8, np.int16)) for block in range(300)]
+        assert run(closing_code(server.url, begin(), *empty)) == CLOSE_TOO_MANY
+
+
 def test_motion_comes_while_the_sound_still_flows(server) -> None:
     async def work() -> float:
         async with LiveClient(server.url) as client:

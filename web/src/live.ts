@@ -12,8 +12,8 @@ import {
   type Start,
 } from "./generated";
 import { MotionTrack, NUM_CHANNELS } from "./motion";
-import { encodesOpus, OpusEncoder } from "./opus";
-import { SPEECH_RATE, toInt16 } from "./sound";
+import { OpusEncoder, opusRates } from "./opus";
+import { toInt16 } from "./sound";
 import { roomIn, SPEECH_FPS, type Speaker, type SpeakerEvents, type Turn } from "./speaker";
 
 const MAX_SAMPLES = (MAX_BLOCK_BYTES - 8) >> 1;
@@ -36,7 +36,7 @@ class LiveTurn implements Turn {
     this.track = new MotionTrack(fps);
     if (!coded) return;
     const onPacket = (packet: Uint8Array<ArrayBuffer>) => this.sendBlock(packet);
-    this.encoder = new OpusEncoder(rate, onPacket, () => link.interrupt());
+    this.encoder = new OpusEncoder(rate, onPacket, () => this.fail());
   }
 
   get over(): boolean {
@@ -58,13 +58,18 @@ class LiveTurn implements Turn {
     const complete = () => {
       if (!this.over) this.link.send({ type: "end", turn: this.number });
     };
-    if (this.encoder) void this.encoder.end().then(complete, () => this.link.interrupt());
+    if (this.encoder) void this.encoder.end().then(complete, () => this.fail());
     else complete();
   }
 
   cancel(): void {
     this.cancelled = true;
     this.encoder?.close();
+  }
+
+  /** The encoder has given up; one that a cancelled turn closes says so too. */
+  private fail(): void {
+    if (!this.over) this.link.spoil("this browser could not encode the sound");
   }
 
   private sendBlock(sound: Uint8Array<ArrayBuffer>): void {
@@ -107,7 +112,7 @@ export class LiveLink implements Speaker {
    * can do that.
    */
   static async open(url: string, events: LiveEvents, token?: string): Promise<LiveLink> {
-    const codedRates = isHere(url) ? new Set<number>() : await codableRates();
+    const codedRates = isHere(url) ? new Set<number>() : await opusRates();
     const protocols = token ? [SUBPROTOCOL, BEARER_PREFIX + token] : [SUBPROTOCOL];
     const socket = new WebSocket(url, protocols);
     socket.binaryType = "arraybuffer";
@@ -135,6 +140,7 @@ export class LiveLink implements Speaker {
     const coded = this.codedRates.has(rate);
     const turn = new LiveTurn(this, ++this.turns, rate, fps, coded);
     this.turn = turn;
+    if (!this.open) this.spoil("the connection has ended");
     const sound = coded
       ? ({ rate: OPUS_RATE, codec: "opus" } as const)
       : ({ rate: Math.round(rate), codec: "pcm" } as const);
@@ -148,7 +154,14 @@ export class LiveLink implements Speaker {
     this.send({ type: "interrupt" });
   }
 
+  /** End the utterance under way and say why. */
+  spoil(message: string): void {
+    this.events.onFailure(message);
+    this.interrupt();
+  }
+
   close(): void {
+    this.interrupt();
     this.socket.close(1000);
   }
 
@@ -205,11 +218,4 @@ export class LiveLink implements Speaker {
 /** Whether an address is of this computer, where sound need not be made small. */
 function isHere(url: string): boolean {
   return ["localhost", "127.0.0.1", "[::1]"].includes(new URL(url).hostname);
-}
-
-/** Rates of recordings and microphones that this browser can code. */
-async function codableRates(): Promise<Set<number>> {
-  const rates = [SPEECH_RATE, OPUS_RATE];
-  const able = await Promise.all(rates.map((rate) => encodesOpus(rate)));
-  return new Set(rates.filter((_, i) => able[i]));
 }

@@ -149,6 +149,10 @@ class LiveClient:
         Args:
             rate: Samples a second of its sound.
             options: Other values of ``protocol.Start``; ``codec="opus"`` spares the network, at a rate of 48,000.
+
+        Raises:
+            ProtocolError: A value is out of range.
+            LiveError: The session has ended.
         """
         self._count += 1
         turn = LiveTurn(self, Start(turn=self._count, rate=rate, **options))

@@ -1,6 +1,6 @@
-"""Opus, for sound on its way to the server: a tenth of the bytes that plain samples take (RFC 6716).
+"""Opus, for sound on its way to the server: a seventh of the bytes of plain samples at 16 kHz (RFC 6716).
 
-A message holds one packet, of any length and number of channels that Opus knows; it is decoded to mono at
+A message holds one packet, of any duration and number of channels that Opus knows; it is decoded to mono at
 ``OPUS_RATE``, whatever the rate before it was coded. Encoders look ahead: the first ``OPUS_DELAY`` samples, silence
 that they put before the sound, are left out (RFC 7845, section 4.2), so that frames keep their time.
 """
@@ -59,7 +59,11 @@ class OpusEncoder:
         self._waiting = np.zeros(0, np.int16)
 
     def encode(self, samples: NDArray[np.int16]) -> list[bytes]:
-        """Packets of the samples so far that fill one."""
+        """Packets of the sound so far that is long enough for one.
+
+        Args:
+            samples: (S,) int16 mono at ``OPUS_RATE``, any length.
+        """
         sound = np.concatenate([self._waiting, samples])
         whole = len(sound) - len(sound) % _PACKET
         self._waiting = sound[whole:]

@@ -50,6 +50,8 @@ _MAX_STEP_SECONDS = 0.5
 """Sound given to a worker at once: longer pieces would keep other sessions waiting."""
 _BURST_SECONDS = 4.0
 """Over which the rate of messages is averaged."""
+_FREE_BLOCK_SECONDS = 0.01
+"""Messages with so much sound are not counted as messages."""
 _WATCH_SECONDS = 1.0
 """Between two looks at the time."""
 
@@ -283,9 +285,12 @@ class Session:
         samples = turn.samples(sound)
         if not len(samples):
             return
+        seconds = len(samples) / turn.start.rate
+        # Sound is limited by what may wait: packets of a file may come fast, floods of tiny ones not.
+        self._credit += min(1.0, seconds / _FREE_BLOCK_SECONDS)
         turn.blocks.append((time.monotonic(), samples))
         turn.waiting += len(samples)
-        self._metrics.sound_seconds += len(samples) / turn.start.rate
+        self._metrics.sound_seconds += seconds
         self._heard.set()
         while not turn.over and turn.waiting > self._config.max_ahead_seconds * turn.start.rate:
             self._room.clear()

@@ -100,7 +100,12 @@ class Wire:
         self._arrived.set()
 
     async def receive(self) -> dict[str, Any]:
-        """The next message, as a socket gives it, once there is room for it."""
+        """The next message, as a socket gives it, once there is room for it.
+
+        Raises:
+            ProtocolError: A turn would be coded.
+            SessionOver: Too much waits.
+        """
         while self._gone is None:
             if self._waiting > MAX_WAITING_BYTES:
                 raise SessionOver(CLOSE_TOO_MANY, "too much sound was sent ahead")
@@ -117,7 +122,7 @@ class Wire:
         return {"type": "websocket.disconnect", "code": self._gone}
 
     def _follow(self, message: str | bytes, from_microphone: bool) -> None:
-        """Let the stage know what the session is about to hear; what is wrong with it, the session says."""
+        """Let the stage know what the session is about to hear; what else is wrong with it, the session says."""
         if isinstance(message, bytes):
             with suppress(ProtocolError):
                 number, _, sound = unpack_sound(message)
