@@ -112,7 +112,7 @@ QUALITIES: dict[str, CustomisationConfig | None] = {
     "draft": None,
     "standard": CustomisationConfig(),
     "high": CustomisationConfig(
-        steps=3500, frames=240, budget=60_000, weights=LossWeights(adversarial=0.005)
+        steps=3000, frames=240, budget=60_000, weights=LossWeights(adversarial=0.005)
     ),
 }
 """What each ``--quality`` does after the draft; ``None`` for nothing."""
