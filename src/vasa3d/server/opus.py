@@ -7,9 +7,12 @@ that they put before the sound, are left out (RFC 7845, section 4.2), so that fr
 
 from __future__ import annotations
 
+from typing import Literal
+
 import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from vasa3d.server.protocol import OPUS_RATE, ProtocolError
@@ -40,7 +43,7 @@ class OpusDecoder:
             raise ProtocolError(f"an Opus packet of {len(packet)} bytes")
         try:
             frames = self._codec.decode(av.Packet(packet))
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise ProtocolError("a packet that is no Opus") from error
         parts = [frame.to_ndarray()[0] for frame in frames]
         samples = np.concatenate([np.zeros(0, np.int16), *parts])
@@ -86,7 +89,7 @@ class OpusEncoder:
         return [bytes(packet) for packet in self._codec.encode(frame)]
 
 
-def _codec(mode: str) -> AudioCodecContext:
+def _codec(mode: Literal["r", "w"]) -> AudioCodecContext:
     codec = av.CodecContext.create("libopus", mode)
     assert isinstance(codec, AudioCodecContext)
     codec.sample_rate = OPUS_RATE
