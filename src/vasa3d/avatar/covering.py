@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from vasa3d.avatar.back import back_mesh
 from vasa3d.avatar.bareness import BEHIND, FRONT, LEFT, RIGHT, hides
@@ -151,7 +151,7 @@ class LayerCoats:
         bare = self.scene.faces_of("face", "ears", "neck")[self.head_coat.triangles]
         colors = coat.colors.copy()
         if bare.any() and chosen.any():
-            _, nearest = cKDTree(self.head_coat.means[bare]).query(coat.means[chosen])
+            _, nearest = KDTree(self.head_coat.means[bare]).query(coat.means[chosen])
             colors[chosen] = self.head_coat.colors[bare][nearest]
         return replace(coat, colors=colors)
 

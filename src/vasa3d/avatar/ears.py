@@ -140,7 +140,9 @@ def _outline_columns(oval: F32, size: int) -> F32:
     return columns
 
 
-def ear_offsets(vertices: F32, landmarks: F32, alpha: F32, head: ArkitHead, camera: Camera) -> F32:
+def ear_offsets(
+    vertices: F32, landmarks: F32, alpha: F32, head: ArkitHead, camera: Camera
+) -> tuple[F32, np.ndarray]:
     """Displacements that lay the head's ears over those of the photo.
 
     Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from vasa3d.avatar.coats import (
     FIRM,
@@ -124,7 +124,7 @@ class SurfaceCoats:
         if not dark.any() or not len(rims):
             return face, np.zeros_like(dark)
         result = face.copy()
-        _, nearest = cKDTree(scene.posed[head.faces[rims]].mean(1)).query(points[dark])
+        _, nearest = KDTree(scene.posed[head.faces[rims]].mean(1)).query(points[dark])
         result[dark] = rims[nearest]
         return result, dark
 

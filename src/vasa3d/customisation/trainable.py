@@ -155,7 +155,9 @@ class TrainableAvatar:
         # The default epsilon would drown the gradients of means, which are in metres.
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
-    def pose(self, pose: Pose, *, residual: bool = True) -> tuple[torch.Tensor, ...]:
+    def pose(
+        self, pose: Pose, *, residual: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Means (N, 3), covariances (N, 6), opacities (N,) and colours (N, 3) in world space.
 
         Args:

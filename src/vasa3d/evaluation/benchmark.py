@@ -227,7 +227,9 @@ def benchmark_create(avatar: Avatar, size: int, frames: int, device: str = "cpu"
     def draw_alone(_: int, done: Callable[[str], None]) -> None:
         for value in parts:
             value.grad = None
-        render_tensors(*parts, camera, background=white).rgb.backward(slope)
+        means, covariances, opacities, colors = parts
+        drawn = render_tensors(means, covariances, opacities, colors, camera, background=white)
+        drawn.rgb.backward(slope)
         done("draw")
 
     return {

@@ -13,6 +13,7 @@ class _Listener(event.Listener):
         self._notify = notify
 
     def on_start(self, event: event.Event) -> None:
+        assert event.data is not None
         function = event.data["dispatcher"].py_func
         if not function.__module__.startswith("numba."):
             self._notify(f"{function.__module__.rpartition('.')[2]}.{function.__name__}")

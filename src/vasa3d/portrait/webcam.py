@@ -61,7 +61,7 @@ def track_camera(source: int | Capture = 0, *, fps: float = DEFAULT_FPS) -> Iter
             good, picture = capture.read()  # type: ignore[union-attr]
             if not good:
                 return
-            rgb = np.ascontiguousarray(picture[:, :, ::-1])
+            rgb = np.ascontiguousarray(picture[:, :, ::-1], np.uint8)
             yield follower.step(finder(rgb), rgb.shape[1], rgb.shape[0])
     finally:
         finder.close()

@@ -149,7 +149,7 @@ class DenoiserTraining(nn.Module):
     def forward(self, state: Tensor, voice: Tensor, condition: Tensor) -> Tensor:
         """Loss of states (B, T, STATE_SIZE), what is heard (B, T, voice), and conditions (B, CONDITION_SIZE)."""
         batch, count, _ = state.shape
-        device, reach = state.device, self.reach
+        device, reach = state.device, self.get_buffer("reach")
 
         def drawn(size: int) -> Tensor:
             """(B, T) uniform numbers, one for each block."""
@@ -159,7 +159,7 @@ class DenoiserTraining(nn.Module):
         wishes = torch.cat([condition[:, None] * asked, asked], dim=2).expand(-1, count, -1)
         dirt = _CONTEXT_NOISE * torch.rand(batch, 1, 1, device=device)
         dirt = dirt * (torch.rand_like(dirt) < 0.6)
-        before = state + dirt * reach * torch.randn_like(state)  # type: ignore[operator]
+        before = state + dirt * reach * torch.randn_like(state)
         change = torch.diff(before, dim=1, prepend=before[:, :1]) / reach
         known = torch.ones(batch, count, 1, device=device)
         clean = torch.cat([change, before, voice, known, wishes], dim=2)

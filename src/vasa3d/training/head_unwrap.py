@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import spsolve
 
 F64 = NDArray[np.float64]
@@ -59,7 +59,7 @@ def tutte(faces: I64, count: int, fixed: I64, positions: F64) -> F64:
     graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count)).tocsr()
     graph.data[:] = 1.0
     degree = np.asarray(graph.sum(axis=1)).ravel()
-    laplacian = coo_matrix((degree, (np.arange(count), np.arange(count)))).tocsr() - graph
+    laplacian = csr_matrix(diags(degree) - graph)
     out = np.zeros((count, 2))
     out[fixed] = positions
     free = np.setdiff1d(np.unique(faces), fixed)

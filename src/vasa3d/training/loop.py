@@ -8,6 +8,7 @@ own batches, gradients are averaged (``DistributedDataParallel``), and the first
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -74,6 +75,8 @@ def _meet(device: str) -> None:
         torch.distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=24)
         )
+        # Left to the end of the interpreter, the threads of a group may abort the process.
+        atexit.register(torch.distributed.destroy_process_group)
     torch.distributed.barrier()
 
 

@@ -258,7 +258,7 @@ def _draw_condition(articulation: float, rng) -> tuple[F32, F32, tuple[float, fl
     gaze = rng.uniform(-20.0, 20.0, 2) if rng.random() < 0.5 else np.zeros(2)
     distance = float(np.exp(rng.uniform(-0.35, 0.35)))
     aim = (float(gaze[0]), float(gaze[1]))
-    named = dict(zip(EMOTION_ORDER, emotion.tolist(), strict=True))
+    named: dict[str, float] = dict(zip(EMOTION_ORDER, emotion.tolist(), strict=True))
     return condition_vector(aim, distance, named, articulation), emotion, aim
 
 

@@ -191,8 +191,8 @@ def _head(rhythm, takes, times, size, speed, lean, rng) -> np.ndarray:
         if len(at):
             n = len(at)
             sizes = amount * rng.gamma(2.0, 0.5, n) * size
-            spans = rng.uniform(0.3, 0.6, (2, n))
-            degrees[:, 1] += _bumps(times, at + rng.normal(0.05, 0.1, n), *spans, sizes)
+            rise, fall = rng.uniform(0.3, 0.6, (2, n))
+            degrees[:, 1] += _bumps(times, at + rng.normal(0.05, 0.1, n), rise, fall, sizes)
     degrees[:, 1] += lean
     return degrees
 
