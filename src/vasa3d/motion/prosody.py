@@ -8,10 +8,10 @@ are skipped. A stress at frame p is known once frame p + ``FRAMES_AHEAD`` is hea
 ``belief`` tells speech from music and other sounds that are no words. With s_t the posterior of silence and q_t the
 largest share of one sound in the rest, both sums forgetting within 0.9 s,
 
-    c_t = sum (1 - s) q / sum (1 - s),   belief = smoothstep((c - 0.30) / 0.05)
+    c_t = sum (1 - s) q / sum (1 - s),   belief = smoothstep((c - 0.28) / 0.08)
 
-The network is sure of one sound in speech (c around 0.6, 0.35 in noise as loud as the voice) and undecided in music
-(around 0.29). Silence draws c slowly to 0.42, so that speech is believed from its first sound.
+The network is sure of one sound in speech (c around 0.55, 0.35 in noise as loud as the voice) and undecided in music
+(around 0.25). Silence draws c slowly to 0.42, so that speech is believed from its first sound.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PROMINENCE_DB = 4.0
 _FULL_DB = 12.0
 _SILENCE_DB = -75.0
 _BELIEF_SECONDS = 0.9
-_BELIEF_FROM, _BELIEF_SPAN = 0.30, 0.05
+_BELIEF_FROM, _BELIEF_SPAN = 0.28, 0.08
 _PRIOR_SURE, _PRIOR_WEIGHT, _PRIOR_FRAMES = 0.42, 0.05, 20.0
 """The prior counts as so many frames at first: fewer freeze the first second of speech in noise, more believe music."""
 
