@@ -7,7 +7,7 @@ that it draws it notes how much sound has been heard, by the clock of the audio 
 For every minute, ``lag_ms`` is the delay of the lips that correlates best with those of the whole recording's motion
 made in Python (``least_correlation``: how well, at worst); ``drift_ms`` is how far the lags lie apart. ``clock_ms`` is
 how much the audio clock has gained on the computer's own, which the face must follow, too. Needs the packages of the
-extra ``dev`` and Chromium.
+extra ``dev`` and Chromium. What screen and loudspeaker add after the audio clock is not seen.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def test_the_back_follows_the_head_from_skull_to_neck(scene: Scene) -> None:
     chin = int(pixels[head.regions["face"], 1].max())
     top = reach[int(ear.min()) - 30 : int(ear.min())].max()
     assert 0.06 < top < 0.16
-    assert reach[chin] < 0.85 * top
+    assert reach[chin] < top - 0.015
     solid = (scene.shape.rear) & (scene.rear_depth > 0)
     assert (scene.shape.back >= scene.rear_depth - 2 * MILLIMETRE)[inside(solid, 8)].mean() > 0.98
 

@@ -127,7 +127,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-_DRAWN_LATE_SECONDS = 0.25
+_DRAWN_LATE_SECONDS = 0.15
 
 
 class serving:
