@@ -29,7 +29,7 @@ _JOIN_METRES = 0.03
 _JOIN_BLUR_PIXELS = 24.0
 _CLEARANCE_METRES = 0.003
 _WISP_PIXELS = 5.0
-_EAR_MARGIN = 0.5
+_EAR_MARGIN = 0.58
 """Of an ear's height: so far above and below it the silhouette is the skull's again."""
 _LEAST_EAR_PIXELS = 40
 STRIP_PIXELS = 13
