@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 from PIL import Image
 
 from test_server import start
@@ -24,8 +25,10 @@ from vasa3d.geometry.cameras import orbit
 from vasa3d.motion.generator import GeneratorConfig, speak
 from vasa3d.pipeline import resolve_background, turning_point
 from vasa3d.renderer import render_cloud
+from vasa3d.server.opus import OpusDecoder
+from vasa3d.server.protocol import OPUS_RATE, unpack_sound
 from vasa3d.server.site import write_site
-from vasa3d.types import AudioClip, MotionLatents
+from vasa3d.types import SAMPLE_RATE, AudioClip, MotionLatents
 from vasa3d.weights import assets_dir
 from web_tools import lively_motion, small_avatar
 
@@ -345,7 +348,14 @@ def test_sound_for_another_computer_is_coded(browser, tmp_path) -> None:
             visit.wait("mediaTime > 3")
             seen = visit.page.evaluate("window.seen")
         away.close()
-        check_lips(seen, speak(load_audio(SPEECH), fps=30, config=GeneratorConfig(life="rules")))
         assert any('"codec":"opus"' in text for text in sent if isinstance(text, str))
-        sound = [len(data) for data in sent if isinstance(data, bytes)]
-        assert len(sound) > 20 and np.mean(sound) < 200
+        packets = [unpack_sound(data)[2] for data in sent if isinstance(data, bytes)]
+        assert len(packets) > 20 and np.mean([len(packet) for packet in packets]) < 200
+        # Coding alters the sound a little, and the lips with it: they are held against what was sent.
+        decoder = OpusDecoder()
+        sound = np.concatenate([decoder.decode(packet) for packet in packets]) / np.float32(32768)
+        heard = soxr.resample(sound, OPUS_RATE, SAMPLE_RATE)
+        check_lips(seen, speak(AudioClip(heard), fps=30, config=GeneratorConfig(life="rules")))
+        # And what was sent is the file's sound, to the sample.
+        span = slice(SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
+        assert np.corrcoef(heard[span], load_audio(SPEECH).samples[span])[0, 1] > 0.95
