@@ -193,3 +193,17 @@ def test_undecided_sound_is_not_believed_and_speech_is_at_once() -> None:
     certain[:, 12] = 0.7
     words = SpeechActivity(certain, np.zeros(50, np.float32), np.full(50, -20.0, np.float32))
     assert stream.push(words)[1].min() > 0.9
+
+
+def test_a_vowel_within_music_is_doubted_until_speech_goes_on() -> None:
+    """A third of a second that the network takes for one sound: believed within speech, not within music."""
+    rng = np.random.default_rng(2)
+    music, vowel = np.empty((600, len(VISEMES))), np.full((300, len(VISEMES)), 0.03)
+    music[:, 0], music[:, 1:] = 0.5, 0.5 * rng.dirichlet(np.ones(len(VISEMES) - 1), 600)
+    vowel[:, 12] = 0.55
+    visemes = np.concatenate([music, vowel]).astype(np.float32)
+    sound = SpeechActivity(visemes, np.zeros(900, np.float32), np.full(900, -20.0, np.float32))
+    belief = ProsodyStream().push(sound)[1]
+    assert belief[200:633].max() < 0.1
+    assert belief[700:].min() > 0.9
+    assert np.abs(np.diff(belief)).max() < 0.2

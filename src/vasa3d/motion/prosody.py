@@ -8,10 +8,14 @@ are skipped. A stress at frame p is known once frame p + ``FRAMES_AHEAD`` is hea
 ``belief`` tells speech from music and other sounds that are no words. With s_t the posterior of silence and q_t the
 largest share of one sound in the rest, both sums forgetting within 0.9 s,
 
-    c_t = sum (1 - s) q / sum (1 - s),   belief = smoothstep((c - 0.28) / 0.08)
+    c_t = sum (1 - s) q / sum (1 - s),   belief = smoothstep((c - 0.28 - 0.14 d) / 0.08)
 
 The network is sure of one sound in speech (c around 0.55, 0.35 in noise as loud as the voice) and undecided in music
 (around 0.25). Silence draws c slowly to 0.42, so that speech is believed from its first sound.
+
+Music sounds like a vowel now and then, for about a second. The doubt d goes to 1, within 0.2 s, while the last 4 s were
+no speech: c over that time is below 0.36 as well, and the network cannot even tell sound from silence, the mean of
+4 s (1 - s) being above 0.34 (0.1 to 0.3 in speech, noisy or not; 0.4 to 0.7 in music). A c above 0.45 ends it at once.
 """
 
 from __future__ import annotations
@@ -37,6 +41,11 @@ _FULL_DB = 12.0
 _SILENCE_DB = -75.0
 _BELIEF_SECONDS = 0.9
 _BELIEF_FROM, _BELIEF_SPAN = 0.28, 0.08
+_DOUBT, _DOUBT_SECONDS, _DOUBT_MEMORY_SECONDS = 0.14, 0.2, 4.0
+_UNSURE, _UNDECIDED, _SURE = 0.36, 0.34, 0.45
+_STICKING = 0.04
+"""What is doubted must be that much better to be believed again: doubt must not flutter."""
+_PRIOR_UNDECIDED, _PRIOR_MEMORY_FRAMES = 0.15, 120.0
 _PRIOR_SURE, _PRIOR_WEIGHT, _PRIOR_FRAMES = 0.42, 0.05, 20.0
 """The prior counts as so many frames at first: fewer freeze the first second of speech in noise, more believe music."""
 
@@ -62,6 +71,10 @@ class ProsodyStream:
         self._spoken = [0.0] * FRAMES_AHEAD
         self._voice = 0.0
         self._sure, self._heard = _PRIOR_SURE * _PRIOR_FRAMES, _PRIOR_FRAMES
+        frames = _PRIOR_MEMORY_FRAMES
+        self._long_sure, self._long_heard = _PRIOR_SURE * frames, frames
+        self._undecided, self._frames = _PRIOR_UNDECIDED * frames, frames
+        self._doubting, self._doubt = False, 0.0
         self._mean = _SILENCE_DB
         self._frame = -FRAMES_AHEAD
         self._last = -1e9
@@ -95,12 +108,32 @@ class ProsodyStream:
 
     def _believe(self, quiet: float, top: float) -> float:
         """Belief after one more frame; ``top`` is the posterior of the likeliest sound."""
-        keep = 1.0 - 1.0 / (_BELIEF_SECONDS * FRAME_RATE)
         prior = _PRIOR_WEIGHT * quiet
-        self._sure = keep * self._sure + top + _PRIOR_SURE * prior
-        self._heard = keep * self._heard + 1.0 - quiet + prior
-        x = min(max((self._sure / self._heard - _BELIEF_FROM) / _BELIEF_SPAN, 0.0), 1.0)
+        sure, heard = top + _PRIOR_SURE * prior, 1.0 - quiet + prior
+        keep = 1.0 - 1.0 / (_BELIEF_SECONDS * FRAME_RATE)
+        self._sure, self._heard = keep * self._sure + sure, keep * self._heard + heard
+        certainty = self._sure / self._heard
+        self._follow_doubt(certainty, sure, heard, 4.0 * quiet * (1.0 - quiet))
+        x = min(max((certainty - _BELIEF_FROM - _DOUBT * self._doubt) / _BELIEF_SPAN, 0.0), 1.0)
         return x * x * (3.0 - 2.0 * x)
+
+    def _follow_doubt(self, certainty: float, sure: float, heard: float, undecided: float) -> None:
+        keep = 1.0 - 1.0 / (_DOUBT_MEMORY_SECONDS * FRAME_RATE)
+        self._long_sure, self._long_heard = (
+            keep * self._long_sure + sure,
+            keep * self._long_heard + heard,
+        )
+        self._undecided, self._frames = (
+            keep * self._undecided + undecided,
+            keep * self._frames + 1.0,
+        )
+        margin = _STICKING * self._doubting
+        self._doubting = (
+            certainty < _SURE
+            and self._long_sure / self._long_heard < _UNSURE + margin
+            and self._undecided / self._frames > _UNDECIDED - margin
+        )
+        self._doubt += (self._doubting - self._doubt) / (_DOUBT_SECONDS * FRAME_RATE)
 
     def _judge(self, smooth: list[float], spoken: float, stresses: list[Stress]) -> None:
         """Is the frame in the middle of these smoothed levels a stress?"""

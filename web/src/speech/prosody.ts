@@ -17,6 +17,15 @@ const SILENCE_DB = -75;
 const BELIEF_SECONDS = 0.9;
 const BELIEF_FROM = 0.28;
 const BELIEF_SPAN = 0.08;
+const DOUBT = 0.14;
+const DOUBT_SECONDS = 0.2;
+const DOUBT_MEMORY_SECONDS = 4;
+const UNSURE = 0.36;
+const UNDECIDED = 0.34;
+const SURE = 0.45;
+const STICKING = 0.04;
+const PRIOR_UNDECIDED = 0.15;
+const PRIOR_MEMORY_FRAMES = 120;
 const PRIOR_SURE = 0.42;
 const PRIOR_WEIGHT = 0.05;
 const PRIOR_FRAMES = 20;
@@ -42,6 +51,12 @@ export class ProsodyStream {
   private voice = 0;
   private sure = PRIOR_SURE * PRIOR_FRAMES;
   private heard = PRIOR_FRAMES;
+  private longSure = PRIOR_SURE * PRIOR_MEMORY_FRAMES;
+  private longHeard = PRIOR_MEMORY_FRAMES;
+  private undecided = PRIOR_UNDECIDED * PRIOR_MEMORY_FRAMES;
+  private frames = PRIOR_MEMORY_FRAMES;
+  private doubting = false;
+  private doubt = 0;
   private mean = SILENCE_DB;
   private frame = -AHEAD;
   private last = -1e9;
@@ -66,12 +81,30 @@ export class ProsodyStream {
   }
 
   private believe(quiet: number, top: number): number {
-    const keep = 1 - 1 / (BELIEF_SECONDS * FRAME_RATE);
     const prior = PRIOR_WEIGHT * quiet;
-    this.sure = keep * this.sure + top + PRIOR_SURE * prior;
-    this.heard = keep * this.heard + 1 - quiet + prior;
-    const x = Math.min(Math.max((this.sure / this.heard - BELIEF_FROM) / BELIEF_SPAN, 0), 1);
+    const sure = top + PRIOR_SURE * prior;
+    const heard = 1 - quiet + prior;
+    const keep = 1 - 1 / (BELIEF_SECONDS * FRAME_RATE);
+    this.sure = keep * this.sure + sure;
+    this.heard = keep * this.heard + heard;
+    const certainty = this.sure / this.heard;
+    this.followDoubt(certainty, sure, heard, 4 * quiet * (1 - quiet));
+    const x = Math.min(Math.max((certainty - BELIEF_FROM - DOUBT * this.doubt) / BELIEF_SPAN, 0), 1);
     return x * x * (3 - 2 * x);
+  }
+
+  private followDoubt(certainty: number, sure: number, heard: number, undecided: number): void {
+    const keep = 1 - 1 / (DOUBT_MEMORY_SECONDS * FRAME_RATE);
+    this.longSure = keep * this.longSure + sure;
+    this.longHeard = keep * this.longHeard + heard;
+    this.undecided = keep * this.undecided + undecided;
+    this.frames = keep * this.frames + 1;
+    const margin = this.doubting ? STICKING : 0;
+    this.doubting =
+      certainty < SURE &&
+      this.longSure / this.longHeard < UNSURE + margin &&
+      this.undecided / this.frames > UNDECIDED - margin;
+    this.doubt += ((this.doubting ? 1 : 0) - this.doubt) / (DOUBT_SECONDS * FRAME_RATE);
   }
 
   /** Is the frame in the middle of the buffer a stress? */
