@@ -40,6 +40,7 @@ from vasa3d.avatar.sampling import (
 )
 from vasa3d.avatar.scene import Scene
 from vasa3d.geometry.cameras import project, unproject
+from vasa3d.geometry.covariances import unpack_covariances
 from vasa3d.geometry.meshes import (
     face_areas,
     sample_surface,
@@ -55,8 +56,14 @@ _TORSO_BACK_DENSITY = 0.3
 _STRAND_STRETCH = 1.5
 _RIM_PIXELS = 16.0
 _RIM_SHRINK = 0.5
+_REACH = 2.0
+"""Standard deviations within which a Gaussian is seen."""
+_LEAST_CUT = 0.3
 _CHEEK_BEFORE_EARS_METRES = 0.03
 _NECK_METRES = 0.06
+_RING_PIXELS = 12.0
+_COLLAR_METRES = 0.008
+_SHOULDER_SLOPE = 0.7
 _CLEAR_METRES = 0.008
 _TURNED_DEGREES = 15.0
 _HAIR_BESIDE_METRES = 0.01
@@ -110,8 +117,9 @@ class LayerCoats:
         front = self._skin_coloured(front, thin & self._skin_or_light(cells))
         front = keep(front, ~(thin & self._hides_face(front.means)))
         behind = self._back_coat(shape, back, seed)
-        hidden = [*linings, keep(behind, ~self._over_bare_neck(behind.means))]
-        return join_coats([front, *(keep(c, ~self._hides_skin(c.means)) for c in hidden)])
+        gone = self._over_bare_neck(behind.means) | self._hides_skin(behind.means)
+        linings = [keep(lining, ~self._hides_skin(lining.means)) for lining in linings]
+        return join_coats([front, *linings, _cut_back(behind, gone)])
 
     def _without_background(self) -> tuple[F32, F32]:
         """Colours (S, S, 3) of the layer without what its rim took from the background, and (S, S) how much it did.
@@ -241,7 +249,7 @@ class LayerCoats:
             plane - _CHEEK_BEFORE_EARS_METRES * beside,
             self.scene.camera,
         )
-        vertices = self._narrowed(vertices)
+        vertices = self._up_to_neck(self._narrowed(vertices))
         middle = vertices[faces].mean(1)
         pixels, _ = project(middle, self.scene.camera)
         importance = framing_importance(len(shape.back), _FINE_LINING_BEYOND)
@@ -291,6 +299,26 @@ class LayerCoats:
                 result[:, 0] -= side * height * beyond
         return result
 
+    def _up_to_neck(self, vertices: F32) -> F32:
+        """The back with clothes that rise to a bare neck instead of ending behind it in a ledge."""
+        if self.scene.shape.hanging >= 0.5:
+            return vertices
+        neck = self.scene.posed[self.scene.head.regions["neck"]]
+        collar = np.abs(project(neck, self.scene.camera)[0][:, 1] - self.scene.rear_collar())
+        ring = neck[collar < _RING_PIXELS]
+        if not len(ring):
+            return vertices
+        top, rear = float(ring[:, 1].mean()), float(ring[:, 2].min())
+        half = 0.5 * float(np.ptp(ring[:, 0]))
+        aside = np.maximum(np.abs(vertices[:, 0] - ring[:, 0].mean()) - half, 0.0)
+        below = np.maximum(top - vertices[:, 1], 0.0)
+        limit = rear - _COLLAR_METRES - _SHOULDER_SLOPE * np.hypot(aside, below)
+        result = vertices.copy()
+        result[:, 2] = np.where(
+            vertices[:, 1] < top, np.maximum(vertices[:, 2], limit), vertices[:, 2]
+        )
+        return result
+
     def _within_silhouette(self, means: F32, axis: F32) -> F32:
         """(N, 1) factors that keep Gaussians from standing out beside the person in the photo."""
         ends = [project(means + sign * axis, self.scene.camera)[0] for sign in (-1.5, 1.5)]
@@ -323,6 +351,17 @@ class LayerCoats:
             damping=np.full(len(at), LOOSE, np.float32),
             weights=shape.weights[rows, cols],
         )
+
+
+def _cut_back(coat: Coat, gone: np.ndarray) -> Coat:
+    """A coat without those Gaussians that are gone (N,) bool; those beside the cut no longer reach over it."""
+    kept = keep(coat, ~gone)
+    if not gone.any() or gone.all():
+        return kept
+    room, _ = KDTree(coat.means[gone]).query(kept.means)
+    longest = np.sqrt(np.linalg.eigvalsh(unpack_covariances(kept.covariances))[:, -1])
+    factor = np.clip(room / (_REACH * longest), _LEAST_CUT, 1.0).astype(np.float32)
+    return replace(kept, covariances=kept.covariances * factor[:, None] ** 2)
 
 
 def _strand_axes(normals: F32, sigma: F32, down: F32, stretch: F32) -> list[F32]:

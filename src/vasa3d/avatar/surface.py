@@ -212,11 +212,11 @@ class SurfaceCoats:
         lined = cv2.erode(self.scene.shape.rear.astype(np.uint8), np.ones((25, 25), np.uint8))
         rear = read_pixels(lined, project(posed, self.scene.camera)[0], nearest=True) > 0
         rear &= self.scene.faces_of("scalp")[face] & (self.scene.facing(face, posed) < -0.4)
-        # Below the collar clothes lie over the nape.
+        # Below the collar clothes lie over the nape, and everywhere over where it widens to shoulders.
         low = project(posed, self.scene.camera)[0][:, 1] > self.scene.rear_collar()
-        rear |= (
-            low & self.scene.faces_of("neck", "face")[face] & (self.scene.facing(face, posed) < 0.0)
-        )
+        clothed = low & self.scene.faces_of("neck", "face")[face]
+        clothed |= head.regions["shoulders"][head.faces].any(1)[face]
+        rear |= clothed & (self.scene.facing(face, posed) < 0.0)
         # The layer's back lies over the rear.
         return keep(coat, inside & ~self._behind_veil(posed) & ~rear)
 
