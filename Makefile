@@ -24,7 +24,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@mkdir -p out
-	$(BIN)/vasa3d bench render --save-scene out/scene
+	$(BIN)/vasa3d bench render --save-scene out/scene --force
 	$(BIN)/vasa3d bench animate
 	$(BIN)/vasa3d bench create --gaussians 40000
 	$(BIN)/python benchmarks/bench_composite.py out/scene

@@ -1,15 +1,19 @@
 """The benchmarks measure what they say; no figure is checked against a clock."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 
 from vasa3d.avatar.live import STAGES
 from vasa3d.cli.app import main
+from vasa3d.evaluation import benchmark
 from vasa3d.evaluation.benchmark import resample, with_residual
 from vasa3d.exchange import read_camera, read_ply
 from vasa3d.renderer import render_cloud
+from vasa3d.weights import assets_dir
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,27 @@ def test_bad_options_are_refused(capsys, tmp_path) -> None:
     assert main(["bench", "animate", "--gaussians", "10"]) == 2
     assert main(["bench", "render", "--avatar", str(tmp_path / "none.vasa3d")]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_scenes_that_cannot_be_saved_are_refused_first(capsys, tmp_path, monkeypatch) -> None:
+    def begin(*args) -> None:
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr(benchmark, "default_avatar_events", begin)
+    (tmp_path / "cloud.ply").write_text("mine")
+    for folder in (tmp_path, tmp_path / "cloud.ply", tmp_path / "no" / "folder"):
+        assert main(["bench", "render", "--save-scene", str(folder)]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert (tmp_path / "cloud.ply").read_text() == "mine"
+
+
+def test_without_the_portrait_an_avatar_is_asked_for(capsys, monkeypatch) -> None:
+    def fail() -> None:
+        raise FileNotFoundError("no picture")
+
+    monkeypatch.setattr(skimage.data, "astronaut", fail)
+    said = Path(__file__).parent / "data" / "demo.TextGrid"
+    words = ["evaluate", "lipsync", str(assets_dir() / "demo.flac"), str(said)]
+    for command in (["bench", "render"], words):
+        assert main(command) == 2
+        assert "--avatar" in capsys.readouterr().err

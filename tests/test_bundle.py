@@ -92,13 +92,26 @@ def test_a_site_is_complete_and_small(tmp_path) -> None:
 
 
 def test_a_site_is_not_overwritten_unasked(tmp_path) -> None:
-    write_site(tmp_path / "page", small_avatar(), "a")
+    soundfile.write(tmp_path / "a.wav", np.zeros(4000, np.float32), 16000)
+    voice = {"motion": lively_motion(), "audio": tmp_path / "a.wav"}
+    write_site(tmp_path / "page", small_avatar(), "a", **voice)
     (tmp_path / "page" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError):
         write_site(tmp_path / "page", small_avatar(), "b")
     write_site(tmp_path / "page", small_avatar(), "b", force=True)
     assert (tmp_path / "page" / "notes.txt").read_text() == "mine"
+    assert not {"motion.safetensors", "audio.flac"} & {
+        p.name for p in (tmp_path / "page").iterdir()
+    }
     assert config_of((tmp_path / "page" / "index.html").read_text())["avatars"][0]["name"] == "b"
+
+
+@pytest.mark.parametrize("name", ["page.css", "player.js", "avatar.safetensors", "audio.flac"])
+def test_a_site_replaces_no_file_of_a_folder_unasked(tmp_path, name) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=name):
+        write_site(tmp_path, small_avatar(), "a")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "mine")]
 
 
 def test_sound_for_a_page_keeps_its_length(tmp_path) -> None:

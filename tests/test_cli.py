@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -20,11 +21,11 @@ import vasa3d.avatar.avatar
 import vasa3d.evaluation.sheet
 import vasa3d.motion.generator
 import vasa3d.pipeline
-from vasa3d import __version__
+from vasa3d import __version__, weights
 from vasa3d.cli import main
 from vasa3d.cli.options import parse_emotion, parse_gaze
-from vasa3d.errors import FaceError, InputError
-from vasa3d.exchange import read_ply, write_camera
+from vasa3d.errors import FaceError, InputError, OutputError
+from vasa3d.exchange import read_ply, write_camera, write_ply
 from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.types import (
     DEFAULT_FPS,
@@ -92,6 +93,9 @@ def stage(tmp_path, monkeypatch) -> SimpleNamespace:
         calls["video"], calls["sds"] = video, sds
         if not Path(path).exists():
             raise FaceError("no face was found.", hint="use another photo")
+        if checkpoint is not None:
+            calls["found"] = checkpoint.exists()
+            checkpoint.write_bytes(b"state")
         yield Event("analyse", 1, 2, "the picture is dark.", warning=True)
         report = {"landmark_error": 0.01, "psnr_source": 31.5, "gaussians": 50_000, "seconds": 1.0}
         report["warnings"] = ["the picture is dark."]
@@ -210,8 +214,71 @@ def test_create_reports(stage, capsys) -> None:
     result = json.loads(capsys.readouterr().out)
     keys = {"landmark_error", "psnr_source", "gaussians", "seconds", "peak_mb", "warnings"}
     assert keys <= set(result)
-    assert result["bytes"] == 6
+    assert result["bytes"] == 6 and not stage.calls["checkpoint"].exists()
     assert (stage.folder / "new.vasa3d").exists() and stage.calls["optimised on"] == "cpu"
+
+
+@pytest.mark.parametrize("output", ["out.mp4", "frames", "there", "p_%02d.png", "."])
+def test_a_stopped_talk_goes_on_from_its_checkpoint(stage, output, capsys) -> None:
+    def stop(index: int) -> None:
+        if index == 3:
+            raise KeyboardInterrupt
+
+    (stage.folder / "there").mkdir()
+    stage.calls["stop"] = stop
+    assert run(f"talk me.png say.wav -o {output} --size 64") == 130
+    checkpoint = stage.calls["checkpoint"]
+    assert checkpoint.exists() and checkpoint.name.startswith(".") and not stage.calls["found"]
+    del stage.calls["stop"]
+    assert run(f"talk me.png say.wav -o {output} --size 64") == 0
+    assert stage.calls["checkpoint"] == checkpoint and stage.calls["found"]
+    assert not checkpoint.exists() and not list(stage.folder.rglob("*.checkpoint"))
+
+
+def test_create_keeps_its_checkpoint_until_all_is_written(stage, monkeypatch, capsys) -> None:
+    def fail(*args, **options) -> None:
+        raise OutputError("the disk is full.", hint="free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vasa3d.evaluation.sheet, "write_sheet", fail)
+        assert run("create me.png -o new.vasa3d") == 2
+    assert stage.calls["checkpoint"].exists()
+    assert run("create me.png -o new.vasa3d --force") == 0
+    assert stage.calls["found"] and not stage.calls["checkpoint"].exists()
+
+
+@pytest.mark.parametrize("command", ["talk me.png say.wav", "animate me.vasa3d say.wav"])
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "--background nope.png",
+        "--background say.wav",
+        "--background #12345",
+        "--camera missing.json",
+        "--camera bad.json",
+        "--transcript missing.txt",
+        "--transcript bad.json",
+    ],
+)
+def test_wishes_are_checked_before_the_work(stage, monkeypatch, capsys, command, wish) -> None:
+    def load(path: Path) -> FakeAvatar:
+        raise AssertionError("the avatar was opened")
+
+    monkeypatch.setattr(FakeAvatar, "load", load)
+    (stage.folder / "bad.json").write_text("[{]")
+    before = names(stage.folder)
+    assert run(f"{command} -o out.mp4 {wish}") == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert names(stage.folder) == before and "create" not in stage.calls
+
+
+def test_names_beyond_the_encoding_of_the_terminal_are_told(stage, monkeypatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    for name in ("caf\u00e9.npz", "odd\udcff.npz"):
+        assert main(["motion", "say.wav", "-o", name]) == 0
+    told = terminal.buffer.getvalue()
+    assert b"caf\\xe9.npz" in told and b"odd\\udcff.npz" in told
 
 
 def test_animate_and_render(stage, capsys) -> None:
@@ -363,6 +430,9 @@ def test_render_draws_a_picture_of_a_scene(stage, capsys) -> None:
     assert picture[50, 65, 1] > 100 > 50 > picture[50, 65, 0]
     assert run("render s.ply -o s.png") == 2
     assert "--force" in capsys.readouterr().err
+    assert run("export me.vasa3d -o s.spz") == 0 and run("render s.spz -o z.png --size 100") == 0
+    packed = np.asarray(Image.open(stage.folder / "z.png")).astype(int)
+    assert np.abs(packed - picture).mean() < 3.0
 
     view = Camera(look_at((0, 0, -0.5), (0, 0, 0)), intrinsics(200.0, 333, 77), 333, 77)
     write_camera(stage.folder / "behind.json", view)
@@ -392,12 +462,18 @@ def test_render_draws_a_picture_of_a_scene(stage, capsys) -> None:
         "render s.ply -o out.png --size 10",
         "render s.ply -o out.png --supersample 0",
         "render bad.ply -o out.png",
+        "render bad.spz -o out.png",
+        "render far.ply -o out.png",
     ],
 )
 def test_bad_wishes_for_a_scene_are_one_line(stage, capsys, words) -> None:
     assert run("export me.vasa3d -o s.ply") == 0
     (stage.folder / "bad.json").write_text('{"viewmat": 3}')
     (stage.folder / "bad.ply").write_bytes(b"ply\nformat ascii 1.0\n")
+    (stage.folder / "bad.spz").write_bytes(b"no gzip")
+    far = read_ply(stage.folder / "s.ply")
+    one = GaussianCloud(far.means * 1e30, far.covariances, far.opacities, far.means)
+    write_ply(stage.folder / "far.ply", one)
     view = Camera(look_at((0, 0, -0.5), (0, 0, 0)), intrinsics(200.0, 64, 4096), 64, 4096)
     write_camera(stage.folder / "large.json", view)
     before = names(stage.folder)
@@ -543,6 +619,49 @@ def test_doctor_tells_what_is_missing(monkeypatch, capsys) -> None:
     assert not result["runs"]["render"]
     assert main(["doctor"]) == 2
     assert "!!  numba" in capsys.readouterr().out
+
+
+def test_doctor_looks_at_every_asset(monkeypatch, capsys, tmp_path) -> None:
+    from vasa3d.cli import doctor
+
+    shipped = weights.assets_dir()
+    assert set(doctor.ASSETS) == set(weights.manifest())
+    for file in shipped.glob("*.safetensors"):
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "motion.safetensors").unlink()
+    (tmp_path / "motion.safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr(weights, "assets_dir", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "requirements", lambda: [])
+    assert main(["doctor", "--json"]) == 2
+    result = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in result["checks"]}
+    assert [name for name, check in checks.items() if check["needed"] and not check["ok"]] == [
+        "asset motion"
+    ]
+    assert "damaged" in checks["asset motion"]["detail"]
+    assert "sources" in checks["asset motion"]["hint"] and "kernels" not in checks
+    stopped = {command for command, ok in result["runs"].items() if not ok}
+    assert {"talk", "animate", "motion", "export", "serve"} <= stopped
+    assert not {"create", "render", "motion of a video"} & stopped
+
+
+def test_doctor_asks_for_what_this_system_needs(monkeypatch) -> None:
+    from vasa3d.cli import doctor
+
+    lines = ["av>=14", 'uvloop>=0.21; sys_platform != "win32"', 'ruff>=0.11; extra == "dev"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    for system, wanted in (("linux", ["av", "uvloop"]), ("win32", ["av"])):
+        monkeypatch.setattr(sys, "platform", system)
+        assert doctor.requirements() == wanted
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"head": 3}', '{"head": {"file": "x"}}'])
+def test_training_refuses_a_strange_manifest_first(stage, capsys, text) -> None:
+    (stage.folder / "manifest.json").write_text(text)
+    for words in ("head --data none", "speech --data none", "pronunciation --dictionary none"):
+        assert run(f"train {words} -o a.safetensors") == 2
+        assert "manifest.json is no list of assets" in capsys.readouterr().err
+    assert (stage.folder / "manifest.json").read_text() == text
 
 
 def test_emotions_and_gaze_are_read() -> None:

@@ -79,6 +79,7 @@ def test_spz_holds_what_the_format_says(tmp_path) -> None:
         lambda data: gzip.compress(data[:4] + struct.pack("<I", 9) + data[8:]),
         lambda data: gzip.compress(data[:8] + struct.pack("<I", 2**31) + data[12:]),
         lambda data: gzip.compress(data)[:-30],
+        lambda data: (packed := gzip.compress(data))[:10] + b"\xff" * 30 + packed[40:],
     ],
 )
 def test_damaged_spz_is_refused(tmp_path, damage) -> None:

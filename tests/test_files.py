@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from vasa3d.errors import OutputError
 from vasa3d.files import atomic_file, atomic_folder, output_path
+
+PICTURES = re.compile(r"[0-9]+\.png")
 
 
 def names(folder: Path) -> list[str]:
@@ -128,18 +131,18 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 def test_folder_is_whole_or_absent(tmp_path: Path) -> None:
     target = tmp_path / "frames"
-    with pytest.raises(ValueError), atomic_folder(target, "*.png") as temporary:
+    with pytest.raises(ValueError), atomic_folder(target, PICTURES) as temporary:
         (temporary / "0.png").write_bytes(b"0")
         raise ValueError
     assert names(tmp_path) == []
-    with atomic_folder(target, "*.png") as temporary:
+    with atomic_folder(target, PICTURES) as temporary:
         (temporary / "0.png").write_bytes(b"0")
         (temporary / "1.png").write_bytes(b"0")
     assert names(target) == ["0.png", "1.png"]
-    with pytest.raises(OutputError, match="exists"), atomic_folder(target, "*.png"):
+    with pytest.raises(OutputError, match="exists"), atomic_folder(target, PICTURES):
         pass
     (target / "notes.txt").write_text("keep me")
-    with atomic_folder(target, "*.png", force=True) as temporary:
+    with atomic_folder(target, PICTURES, force=True) as temporary:
         (temporary / "0.png").write_bytes(b"1")
     assert names(target) == ["0.png", "notes.txt"]
     assert (target / "0.png").read_bytes() == b"1"
@@ -147,10 +150,15 @@ def test_folder_is_whole_or_absent(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_other_files_may_be_written_to(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("keep me")
-    with atomic_folder(tmp_path, "*.png") as temporary:
-        (temporary / "0.png").write_bytes(b"0")
-    assert names(tmp_path) == ["0.png", "notes.txt"]
+    others = ["1_holiday.png", "a1.png", "notes.txt"]
+    for name in others:
+        (tmp_path / name).write_text("keep me")
+    for force in (False, True):
+        with atomic_folder(tmp_path, PICTURES, force) as temporary:
+            (temporary / "0.png").write_bytes(b"0")
+        assert names(tmp_path) == ["0.png", *others]
+    with pytest.raises(OutputError, match=r"0\.png exists"):
+        output_path(tmp_path, folder=True, names=PICTURES)
 
 
 @pytest.fixture

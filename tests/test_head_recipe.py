@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from vasa3d.errors import InputError
 from vasa3d.geometry.meshes import closest_points
 from vasa3d.head import load_head
 from vasa3d.head.arkit import head_from_tensors
@@ -11,7 +13,7 @@ from vasa3d.training.head_asset import pack
 from vasa3d.training.head_decimate import decimate
 from vasa3d.training.head_eyes import _faces as eye_faces
 from vasa3d.training.head_loops import face, ramp
-from vasa3d.training.head_source import ring_distance
+from vasa3d.training.head_source import load_source, ring_distance
 from vasa3d.training.head_unwrap import boundary_loops, relax, tutte
 
 
@@ -24,6 +26,16 @@ def dome(size: int) -> tuple[np.ndarray, np.ndarray]:
     return points, np.concatenate(
         [np.stack([corner, right, up + 1], 1), np.stack([corner, up + 1, up], 1)]
     )
+
+
+def test_the_source_lies_where_other_recipes_have_theirs(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"head.ict-facekit.ict_facekit_light\.npz") as caught:
+        load_source(tmp_path)
+    assert "docs/model-card.md" in caught.value.hint
+    (tmp_path / "head" / "ict-facekit").mkdir(parents=True)
+    np.savez(tmp_path / "head" / "ict-facekit" / "ict_facekit_light.npz", v0=np.zeros((1, 3)))
+    with pytest.raises(InputError, match="lacks exb"):
+        load_source(tmp_path)
 
 
 def test_decimation_keeps_shape_border_and_locks() -> None:

@@ -297,11 +297,12 @@ def test_too_much_text_is_refused(tmp_path, monkeypatch) -> None:
         *((name, np.nan) for name in ("x", "opacity", "scale_1", "rot_3", "f_dc_0", "f_rest_44")),
         *((name, np.inf) for name in ("y", "scale_1", "rot_0", "f_dc_2", "f_rest_0")),
         ("z", 1e300),
+        *((name, value) for name in "xyz" for value in (1.1e9, -1e38)),
     ],
 )
 def test_values_beyond_numbers_are_clear_errors(tmp_path, form, name, value) -> None:
     path = save(tmp_path / "a.ply", spoiled(columns(), name, value), form, {name: "double"})
-    with pytest.raises(SceneFileError, match=r"NaN|infinite"):
+    with pytest.raises(SceneFileError, match=r"NaN|infinite|beyond 1e\+09"):
         read_ply(path)
 
 
@@ -332,6 +333,18 @@ def test_words_among_numbers_are_an_error(tmp_path, word) -> None:
     path.write_text("\n".join(lines) + "\n" + " " * 200)
     with pytest.raises(SceneFileError):
         read_ply(path)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e6, 1e9])
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
+def test_scenes_far_from_the_origin_are_seen(tmp_path, far, spread) -> None:
+    table = columns()
+    for name in "xyz":
+        table[name] = (far - spread * np.abs(table[name])).astype(np.float32)
+    scene = read_ply(save(tmp_path / "a.ply", table))
+    view = scene.front_camera(64)
+    assert project(scene.middle[None], view)[1] > 0.0
+    assert np.isfinite(render_cloud(scene.seen_from(view), view).rgb).all()
 
 
 def test_what_is_no_file_is_an_error(tmp_path) -> None:

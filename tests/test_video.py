@@ -203,6 +203,23 @@ def test_picture_sequences(tmp_path) -> None:
     assert len(list((tmp_path / "shots").iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ("pattern", "others"),
+    [
+        ("%d.png", ["20240101_holiday.png", "1a.png"]),
+        ("take*_%03d.png", ["take1_007.png"]),
+        ("[a]%d.png", ["a1.png"]),
+    ],
+)
+def test_a_sequence_replaces_no_other_pictures(tmp_path, pattern, others) -> None:
+    for name in others:
+        (tmp_path / name).write_bytes(b"mine")
+    write_video(tmp_path / pattern, frames(3))
+    write_video(tmp_path / pattern, frames(1), force=True)
+    assert {p.name for p in tmp_path.iterdir()} == {pattern % 0, *others}
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in others)
+
+
 def test_unusable_paths_are_told_before_the_work(tmp_path) -> None:
     (tmp_path / "there.mp4").write_bytes(b"old")
     for name, transparent in (

@@ -2,8 +2,9 @@
 
     avatar = vasa3d.create("portrait.jpg")
     motion = vasa3d.speak("speech.wav")
-    frames = vasa3d.render(avatar, motion, camera="swing")
-    vasa3d.write_video("out.mp4", frames, audio="speech.wav")
+    background = vasa3d.resolve_background(avatar, "original", 512)
+    frames = vasa3d.render(avatar, motion, camera="swing", size=512, background=background)
+    vasa3d.write_video("out.mp4", frames, audio="speech.wav", fps=motion.fps)
 
 Names are loaded when they are first used, so that importing the package costs nothing.
 """

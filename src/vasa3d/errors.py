@@ -9,7 +9,7 @@
     │   ├── AudioError        not readable sound, or no sound in it
     │   ├── AvatarFileError   not an avatar file, damaged, or from a newer version
     │   ├── MotionFileError   not a motion file, or its columns are wrong
-    │   └── SceneFileError    not a .ply scene of Gaussians, a damaged one, or too large
+    │   └── SceneFileError    not a .ply or .spz scene of Gaussians, a damaged one, or too large
     ├── OutputError           a result cannot be written (exists, no permission, disk full)
     └── MissingError          an optional package or asset is not installed
 
@@ -61,7 +61,7 @@ class MotionFileError(InputError):
 
 
 class SceneFileError(InputError):
-    """Not a ``.ply`` scene of Gaussians, a damaged one, or one that is too large."""
+    """Not a ``.ply`` or ``.spz`` scene of Gaussians, a damaged one, or one that is too large."""
 
 
 class OutputError(VasaError):

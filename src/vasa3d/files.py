@@ -1,4 +1,4 @@
-"""Safe reading and writing: results appear whole under their final names, or not at all.
+"""Safe reading and writing: every file appears whole under its final name, or not at all.
 
 Everything that the system writes for a user passes through here. A file is written under a hidden
 temporary name in its own folder, flushed to the disk and then renamed, so that no crash, full disk
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from vasa3d.errors import InputError, OutputError
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+ANY_NAME = re.compile(".*", re.DOTALL)
 
 
 def input_file(path: str | Path, kind: str, error: type[InputError]) -> Path:
@@ -57,7 +59,7 @@ def input_file(path: str | Path, kind: str, error: type[InputError]) -> Path:
 
 
 def output_path(
-    path: str | Path, force: bool = False, folder: bool = False, names: str = "*"
+    path: str | Path, force: bool = False, folder: bool = False, names: re.Pattern[str] = ANY_NAME
 ) -> Path:
     """Check that a result can be written, before the minutes of work that make it.
 
@@ -65,7 +67,7 @@ def output_path(
         path: Where the result shall go; ``~`` is understood, links are followed.
         force: Allow replacing what is there.
         folder: The result is a folder of files, not one file.
-        names: Only these files (a glob pattern) of a folder that is there count as a result.
+        names: Only files whose whole names match count as a result in a folder that is there.
 
     Returns:
         The path, absolute.
@@ -87,17 +89,19 @@ def output_path(
     return target
 
 
-def _check_target(target: Path, force: bool, folder: bool, names: str) -> None:
+def _check_target(target: Path, force: bool, folder: bool, names: re.Pattern[str]) -> None:
     if target.is_dir() and not folder:
         raise OutputError(f"{target} is a folder.", hint="add a file name to the output path")
     if folder and target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file, not a folder.", hint="choose another name")
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise OutputError(f"{target} is a device, not a file.", hint="choose another output path")
-    occupied = any(target.glob(names)) if target.is_dir() else target.exists()
-    if occupied and not force:
+    there = [target] if target.exists() else []
+    if target.is_dir():
+        there = _named(target, names)
+    if there and not force:
         raise OutputError(
-            f"{target / names if target.is_dir() else target} exists already.",
+            f"{min(there)} exists already.",
             hint="add --force to replace it, or choose another name",
         )
     parent = target if target.is_dir() else target.parent
@@ -110,6 +114,11 @@ def _check_target(target: Path, force: bool, folder: bool, names: str) -> None:
             f"the folder {parent} cannot be written to.",
             hint="choose a folder that you may write to",
         )
+
+
+def _named(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """What a folder holds under names that match."""
+    return [entry for entry in folder.iterdir() if names.fullmatch(entry.name)]
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -164,13 +173,16 @@ def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, names: str, force: bool = False) -> Iterator[Path]:
-    """Write a set of files that appears in a folder at the end, whole, or not at all.
+def atomic_folder(path: str | Path, names: re.Pattern[str], force: bool = False) -> Iterator[Path]:
+    """Write a set of files that appears in a folder at the end, when all of it is written.
+
+    A new folder appears whole, or not at all. In a folder that is there, the files come in one after another, each
+    of them whole, and what is left of an older set goes last: only a crash in that moment can leave some of both.
 
     Args:
         path: Final folder; it is made, or is there and may hold other files, which stay.
-        names: Glob pattern of the files that the body writes.
-        force: Allow replacing an older set: all files of these names.
+        names: What the files of the set are called: every name that the body writes matches.
+        force: Allow replacing an older set: all files whose names match.
 
     Yields:
         A temporary folder, for the body to fill with files.
@@ -183,19 +195,21 @@ def atomic_folder(path: str | Path, names: str, force: bool = False) -> Iterator
     temporary = _temporary_beside(inside, folder=True)
     try:
         yield temporary
-        for file in temporary.iterdir():
-            _flush(file)
+        fresh = {file.name for file in temporary.iterdir()}
+        for name in fresh:
+            _flush(temporary / name)
         output_path(target, force, True, names)  # someone else may have written it meanwhile
         if target.exists():
-            fresh = {file.name for file in temporary.iterdir()}
-            for file in fresh:
-                (temporary / file).replace(target / file)
-            for file in target.glob(names):
+            for name in fresh:
+                (temporary / name).replace(target / name)
+            for file in _named(target, names):
                 if file.name not in fresh:
                     file.unlink()
+            _flush_folder(target)
         else:
+            _flush_folder(temporary)
             temporary.replace(target)
-        _flush_folder(target.parent)
+            _flush_folder(target.parent)
     except OSError as error:
         if not _is_ours(error, temporary):
             raise

@@ -26,7 +26,7 @@ from vasa3d.avatar.deformation import mood_of, unmix_mood
 from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.initialise import InitConfig, framing_of, initialise, with_solved_colors
 from vasa3d.customisation.config import QUALITIES, CustomisationConfig
-from vasa3d.errors import InputError
+from vasa3d.errors import ImageError, InputError
 from vasa3d.exchange.cameras import read_key_frames
 from vasa3d.files import input_file
 from vasa3d.geometry.cameras import orbit
@@ -75,9 +75,10 @@ class CreateResult:
 
     Attributes:
         avatar: The avatar.
-        report: landmark_error (mean distance of landmarks found in the drawn source view from those of the photo,
-            fraction of face width), landmark_fit_error (same for the head model before personal offsets),
-            psnr_source (dB inside the matte at 512 pixels), gaussians, seconds, warnings.
+        report: landmark_error (median distance of landmarks found in the drawn source view from those of the photo,
+            fraction of face width), landmark_fit_error (mean distance of the head model's before personal offsets,
+            likewise), psnr_source and ssim_source (dB, and 1 at best, inside the matte at 512 pixels), gaussians,
+            seconds, warnings.
     """
 
     avatar: Avatar
@@ -103,8 +104,8 @@ def create_events(
         face: Which face, 0 the largest; None takes the largest and refuses several equal ones.
         seed: Seed of all randomness.
         quality: ``draft`` (seconds), ``standard`` (minutes) or ``high``; see ``customisation.config.QUALITIES``.
-        checkpoint: File that keeps the state of the optimisation while it runs; a run that was stopped goes on from
-            it. Removed at the end.
+        checkpoint: File that keeps the state of the optimisation; a run that was stopped goes on from it. Remove it
+            once the avatar is saved.
         video: Clip of the same person, whose frames are learned from too.
         synthesizer: Function that makes the training frames in place of the built-in animator; see
             ``customisation.sources.FrameSource``.
@@ -138,6 +139,7 @@ def create_events(
         from vasa3d.renderer.cuda import place_of
 
         place_of(device)
+    image_path = input_file(image_path, "an image", ImageError)
     start = time.perf_counter()
     steps = 4 if config is None else 5
     yield Event("read", 0, steps)
@@ -148,7 +150,7 @@ def create_events(
     for line in analysis.warnings:
         yield Event("analyse", 1, steps, message=line, warning=True)
     yield Event("initialise", 2, steps)
-    photo_hash = hashlib.sha256(Path(image_path).read_bytes()).hexdigest()
+    photo_hash = _hash_of(image_path)
     provenance = {
         "generator": f"vasa3d {__version__}",
         "photo_sha256": photo_hash,
@@ -190,6 +192,15 @@ class _Extras:
         return [video, name, str(self.sds or "")]
 
 
+def _hash_of(file: Path) -> str:
+    """SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _customise(
     draft: Avatar,
     analysis: Analysis,
@@ -228,11 +239,11 @@ def _customise(
                 save_checkpoint(checkpoint, work, key)
                 saved = time.monotonic()
     except (KeyboardInterrupt, GeneratorExit, SystemExit):
-        if checkpoint is not None and 0 < work.step < config.steps:
+        if checkpoint is not None and work.step > 0:
             save_checkpoint(checkpoint, work, key)
         raise
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        save_checkpoint(checkpoint, work, key)
     made = prune(work.avatar(), turning_point(draft))
     # Adam's steps end a little beside the optimum that a linear solve finds.
     damping = np.full(len(made.gaussians), _LAST_DAMPING, np.float32)

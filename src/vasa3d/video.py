@@ -142,9 +142,9 @@ def check_video_path(path: str | Path, force: bool = False, transparent: bool = 
                 f"{target.name} can name one picture only.",
                 hint="use a number field, as in frame_%05d.png, or the name of a folder",
             )
-        return output_path(target.parent, force, True, _glob(target.name)) / target.name
+        return output_path(target.parent, force, True, _numbered(target.name)) / target.name
     if suffix == "" or target.is_dir():
-        return output_path(target, force, True, _glob(_PICTURE_NAME))
+        return output_path(target, force, True, _numbered(_PICTURE_NAME))
     if not _is_container(target):
         raise OutputError(
             f"{suffix} is no kind of video that can be written.",
@@ -284,8 +284,9 @@ def _is_container(path: Path) -> bool:
     return path.suffix.lower() in (".mp4", ".mov") and not path.is_dir()
 
 
-def _glob(pattern: str) -> str:
-    return _PATTERN.sub("[0-9]*", pattern.replace("[", "[[]"))
+def _numbered(pattern: str) -> re.Pattern[str]:
+    """The names of a sequence: ``frame_%05d.png`` with any number."""
+    return re.compile(_PATTERN.sub("[0-9]+", re.escape(pattern)))
 
 
 def _sound(audio: str | Path | AudioClip | None) -> tuple[int, Iterator[F32]] | None:
@@ -431,7 +432,7 @@ def _straight(frame: Frame, dtype: type[np.unsignedinteger]) -> np.ndarray:
 def _write_pictures(target: Path, frames: Iterator[Frame], force: bool, transparent: bool) -> None:
     is_pattern = target.suffix.lower() == ".png"
     folder, name = (target.parent, target.name) if is_pattern else (target, _PICTURE_NAME)
-    with atomic_folder(folder, _glob(name), force) as temporary:
+    with atomic_folder(folder, _numbered(name), force) as temporary:
         for index, frame in enumerate(frames):
             picture = _straight(frame, np.uint8) if transparent else frame.to_uint8()
             Image.fromarray(picture).save(temporary / (name % index), compress_level=4)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from vasa3d.errors import MissingError
+from vasa3d.errors import MissingError, OutputError
+from vasa3d.files import atomic_file, output_path
 
 MANIFEST_NAME = "manifest.json"
 
@@ -28,11 +29,18 @@ def assets_dir() -> Path:
 
 @cache
 def manifest() -> dict[str, dict[str, Any]]:
-    """Asset name -> {file, sha256, bytes, recipe, licence, sources}."""
-    path = assets_dir() / MANIFEST_NAME
-    if not path.is_file():
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Asset name -> {file, sha256, bytes, recipe, licence, sources}.
+
+    Raises:
+        MissingError: The manifest of this install is damaged.
+    """
+    try:
+        return _read_manifest(assets_dir())
+    except (OSError, ValueError) as error:
+        raise MissingError(
+            f"the list of shipped assets ({MANIFEST_NAME}) is damaged: {error}.",
+            hint="reinstall vasa3d",
+        ) from error
 
 
 @cache
@@ -72,11 +80,12 @@ def load_asset(name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def register_asset(name: str, path: Path, *, recipe: str, licence: str, sources: list[str]) -> None:
-    """Write an asset's entry into the manifest beside it (called by training recipes)."""
-    manifest_path = path.parent / MANIFEST_NAME
-    entries = (
-        json.loads(manifest_path.read_text(encoding="utf-8")) if manifest_path.is_file() else {}
-    )
+    """Write an asset's entry into the manifest beside it (called by training recipes).
+
+    Raises:
+        OutputError: As ``registered``, or the manifest cannot be written.
+    """
+    entries = registered(path.parent)
     data = path.read_bytes()
     entries[name] = {
         "file": path.name,
@@ -87,9 +96,38 @@ def register_asset(name: str, path: Path, *, recipe: str, licence: str, sources:
         "sources": sources,
     }
     text = json.dumps(entries, indent=2, sort_keys=True)
-    manifest_path.write_text(text + "\n", encoding="utf-8")
+    with atomic_file(path.parent / MANIFEST_NAME, force=True) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     manifest.cache_clear()
     sha256.cache_clear()
+
+
+def registered(folder: Path) -> dict[str, dict[str, Any]]:
+    """Entries of the manifest in a folder that an asset shall be written to; none where there is none.
+
+    Raises:
+        OutputError: What is called so there is no manifest of assets, or cannot be replaced.
+    """
+    path = output_path(folder / MANIFEST_NAME, force=True)
+    try:
+        return _read_manifest(folder)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path} is no list of assets: {error}.", hint="write the asset to another folder"
+        ) from error
+
+
+def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST_NAME
+    if not path.exists():
+        return {}
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(entries, dict):
+        raise ValueError("it holds no names")
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or not {"file", "sha256"} <= entry.keys():
+            raise ValueError(f"{name} has no file and sha256")
+    return entries
 
 
 def _entry(name: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from vasa3d.cli.console import Reporter
-from vasa3d.cli.options import AsJson, Device, DeviceOption
-from vasa3d.cli.shots import check_device
+from vasa3d.cli.options import AsJson, Device, DeviceOption, Force
+from vasa3d.cli.shots import avatar_or_default, check_device
+from vasa3d.files import output_path
 
 if TYPE_CHECKING:
     from vasa3d.avatar.avatar import Avatar
@@ -45,6 +46,7 @@ def bench_render(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for the cloud (.ply) and the camera (.json) that are drawn."),
     ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Time drawing one cloud of Gaussians.
@@ -55,11 +57,13 @@ def bench_render(
       vasa3d bench render --gaussians 100000 --size 1024 --threads 1 --json
       vasa3d bench render --save-scene scene/
     """
-    from vasa3d.evaluation.benchmark import benchmark_render
+    from vasa3d.evaluation.benchmark import SCENE_NAMES, benchmark_render
 
     reporter = Reporter(as_json)
+    if save_scene is not None:
+        save_scene = output_path(save_scene, force, True, SCENE_NAMES)
     shown = _prepare(reporter, avatar, gaussians, threads)
-    _finish(reporter, benchmark_render(shown, size, frames, save_scene))
+    _finish(reporter, benchmark_render(shown, size, frames, save_scene, force))
 
 
 @app.command("animate")
@@ -159,20 +163,12 @@ def bench_stream(
 def _prepare(
     reporter: Reporter, file: Path | None, gaussians: int | None, threads: int | None
 ) -> Avatar:
-    from vasa3d.avatar.avatar import Avatar
-    from vasa3d.evaluation.benchmark import default_avatar, resample
+    from vasa3d.evaluation.benchmark import resample
     from vasa3d.kernels.threads import set_num_threads
-    from vasa3d.types import Event
 
     if threads is not None:
         set_num_threads(threads)
-
-    def steps():
-        yield Event("avatar")
-        shown = default_avatar() if file is None else Avatar.load(file)
-        yield Event("ready", data={"avatar": shown})
-
-    shown = reporter.follow(steps(), "prepare")["avatar"]
+    shown = avatar_or_default(reporter, file)
     return shown if gaussians is None else resample(shown, gaussians)
 
 

@@ -27,7 +27,7 @@ MODULES = {
 }
 """Modules of the distributions that are not imported by their own names."""
 ENCODERS = {"libx264": "mp4 and mov", "aac": "sound in videos", "prores_ks": "transparent mov"}
-ASSETS = ("head", "speech")
+ASSETS = ("head", "latent", "motion", "pronunciation", "speech")
 VOICES = ("espeak-ng", "flite", "festival")
 
 _LIBRARY_HINT = (
@@ -35,7 +35,9 @@ _LIBRARY_HINT = (
     "libglib2.0-0), or replace OpenCV by its build that needs neither: pip install "
     "--force-reinstall --no-deps opencv-contrib-python-headless==4.11.0.86"
 )
-_REINSTALL_HINT = "reinstall vasa3d: pip install --force-reinstall vasa3d"
+_REINSTALL_HINT = (
+    "install vasa3d again, in the folder of its sources: pip install --force-reinstall --no-deps ."
+)
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,16 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def requirements() -> list[str]:
-    """Names of the distributions that this package asks for, without those of its extras."""
+    """Names of the distributions that this package asks for here, without those of its extras."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
         lines = requires("vasa3d") or []
     except PackageNotFoundError:  # run from a source tree that is not installed
         return sorted(MODULES)
-    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
+    elsewhere = ["extra ==", *(['sys_platform != "win32"'] if sys.platform == "win32" else [])]
+    lines = [line for line in lines if not any(marker in line for marker in elsewhere)]
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines]
 
 
 def _python() -> Check:
@@ -120,7 +124,7 @@ def _asset(name: str) -> Check:
         load_asset(name)
         return Check(f"asset {name}", True, f"sha256 {sha256(name)[:16]}")
     except MissingError as error:
-        return Check(f"asset {name}", False, error.message, error.hint)
+        return Check(f"asset {name}", False, error.message, _REINSTALL_HINT)
     except Exception as error:  # whatever a damaged file makes a reader say
         return Check(f"asset {name}", False, f"unreadable: {error}", _REINSTALL_HINT)
 
@@ -199,17 +203,22 @@ def _gpu() -> Check:
 
 def _what_runs(missing: set[str]) -> dict[str, bool]:
     """Command -> whether everything that it uses is there."""
-    sound = {"python", "numpy", "av", "soxr", "scipy", "safetensors", "asset speech"}
-    drawing = {"python", "numpy", "numba", "safetensors", "asset head", "av", "encoder libx264"}
-    photo = {"mediapipe", "pillow", "pillow-heif", "pymatting", "torch", "scipy"}
+    media = {"python", "numpy", "numba", "scipy", "safetensors", "pillow", "av", "soxr"}
+    sound = media | {"asset speech", "asset motion", "asset latent"}
+    face = media | {"pillow-heif", "mediapipe", "asset head"}  # mediapipe brings OpenCV
+    film = face | {"encoder libx264", "encoder aac"}
+    photo = face | {"pymatting", "torch"}
+    page = face | sound | {"soundfile"}
     uses = {
-        "create": drawing | photo,
-        "talk": drawing | photo | sound,
-        "animate": drawing | sound | photo,
+        "create": photo,
+        "talk": photo | sound | film,
+        "animate": sound | film,
         "motion": sound,
-        "render": drawing | photo,
-        "export": {"python", "numpy", "numba", "safetensors", "pillow", "scipy", "asset head"},
-        "train speech": (sound - {"asset speech"}) | {"torch"} | set(VOICES),
+        "motion of a video": face,
+        "render": film,
+        "export": page,
+        "serve": page | {"starlette", "uvicorn", "websockets"},
+        "train speech": media | {"torch", *VOICES},
     }
     return {command: not needs & missing for command, needs in uses.items()}
 
@@ -255,6 +264,6 @@ def _page(result: dict[str, Any], checks: list[Check]) -> str:
             lines.append(f"    {'':18} {check.hint}")
     lines += [
         "",
-        *(f"{name:14} {'runs' if ok else 'cannot run'}" for name, ok in result["runs"].items()),
+        *(f"{name:18} {'runs' if ok else 'cannot run'}" for name, ok in result["runs"].items()),
     ]
     return "\n".join(lines)

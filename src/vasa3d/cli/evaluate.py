@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from vasa3d.cli import motions, protocols
 from vasa3d.cli.console import Reporter
 from vasa3d.cli.options import AsJson, Fps, Seed
-from vasa3d.cli.shots import warn_all
+from vasa3d.cli.shots import avatar_or_default, warn_all
 from vasa3d.errors import InputError
-
-if TYPE_CHECKING:
-    from vasa3d.avatar.avatar import Avatar
 
 app = typer.Typer(help="Measure the product.", no_args_is_help=False, rich_markup_mode=None)
 
@@ -72,7 +69,6 @@ def lipsync(
     """
     from vasa3d.audio.clips import load_audio
     from vasa3d.audio.textgrid import phone_tier, read_textgrid, spoken_words
-    from vasa3d.avatar.avatar import Avatar
     from vasa3d.evaluation.lipsync import Sentence, lipsync_events
     from vasa3d.video import check_rate
 
@@ -89,7 +85,7 @@ def lipsync(
         sentences.append(Sentence(audio.name, load_audio(audio), phone_tier(tiers), said))
     for sentence in sentences:
         warn_all(reporter, sentence.clip.warnings)
-    person = Avatar.load(avatar) if avatar else _demo_avatar(reporter, seed)
+    person = avatar_or_default(reporter, avatar, seed)
     events = lipsync_events(person, sentences, fps=fps, seed=seed, rendered=rendered)
     figures = reporter.follow(events, "lips")
     reporter.finish({**figures, "sentences": len(sentences)}, _table(figures))
@@ -158,18 +154,6 @@ def capture(
         for name, row in takes.items()
     ]
     reporter.finish({"takes": takes}, "\n".join(lines))
-
-
-def _demo_avatar(reporter: Reporter, seed: int) -> Avatar:
-    """The avatar of the portrait that scikit-image brings along."""
-    import skimage.data
-
-    from vasa3d.pipeline import create_events
-
-    portrait = Path(skimage.data.__file__).parent / "astronaut.png"
-    return reporter.follow(create_events(portrait, seed=seed, quality="draft"), "avatar")[
-        "result"
-    ].avatar
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -170,9 +170,9 @@ def _export_page(
     from vasa3d.avatar.avatar import Avatar
     from vasa3d.motion.formats import read_motion
     from vasa3d.pipeline import speak
-    from vasa3d.server.site import write_site
+    from vasa3d.server.site import PAGE_NAMES, write_site
 
-    target = output_path(target, force, True, "index.html")
+    target = output_path(target, force, True, PAGE_NAMES)
     latents = None if motion is None else read_motion(motion)
     if audio is not None:
         clip = load_audio(audio)

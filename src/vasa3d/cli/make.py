@@ -37,7 +37,7 @@ from vasa3d.cli.options import (
     parse_emotion,
     parse_gaze,
 )
-from vasa3d.cli.scenes import draw_scene
+from vasa3d.cli.scenes import SCENES, draw_scene
 from vasa3d.cli.shots import Shot, check_device, check_shot, film, video_sentence, warn_all
 from vasa3d.errors import AvatarFileError, ImageError, InputError, OutputError
 from vasa3d.files import input_file, output_path
@@ -45,6 +45,7 @@ from vasa3d.files import input_file, output_path
 if TYPE_CHECKING:
     from vasa3d.avatar.avatar import Avatar
     from vasa3d.motion.generator import MotionControls
+    from vasa3d.motion.transcript import Transcript
     from vasa3d.types import AudioClip, MotionLatents
 
 Portrait = Annotated[Path, typer.Argument(metavar="PORTRAIT", help="Photo of one person.")]
@@ -97,12 +98,14 @@ def talk(
     shot = Shot(target, camera, size, background, distance, force, device)
     reporter = Reporter(as_json)
     input_file(portrait, "an image", ImageError)
-    check_shot(shot, fps)
+    checkpoint = _checkpoint_of(check_shot(shot, fps))
     clip = load_audio(audio)
+    said = _said(transcript)
     controls = motion_controls(emotion, gaze, head_motion, style, blink_rate)
-    avatar, report = make_avatar(reporter, portrait, face, quality, seed, device=device)
-    latents = speak_clip(reporter, clip, fps, seed, controls, transcript)
+    avatar, report = make_avatar(reporter, portrait, face, quality, seed, checkpoint, device=device)
+    latents = speak_clip(reporter, clip, fps, seed, controls, said)
     result = film(reporter, avatar, latents, shot, audio)
+    checkpoint.unlink(missing_ok=True)
     reporter.finish({**result, "avatar": report}, video_sentence(result, reporter))
 
 
@@ -150,12 +153,13 @@ def create(
     # What takes seconds to load comes after the checks.
     from vasa3d.evaluation.sheet import contact_sheet, write_sheet
 
-    checkpoint = target.with_name(f".{target.name}.checkpoint")
+    checkpoint = _checkpoint_of(target)
     avatar, report = make_avatar(
         reporter, portrait, face, quality, seed, checkpoint, video=video, sds=sds, device=device
     )
     avatar.save(target, force=force)
     write_sheet(sheet, contact_sheet(avatar), force=force)
+    checkpoint.unlink(missing_ok=True)
     size = target.stat().st_size
     reporter.finish(
         {"output": str(target), "bytes": size, "sheet": str(sheet), **report},
@@ -203,9 +207,10 @@ def animate(
     input_file(avatar, "an avatar", AvatarFileError)
     check_shot(shot, fps)
     clip = load_audio(audio)
+    said = _said(transcript)
     controls = motion_controls(emotion, gaze, head_motion, style, blink_rate)
     person = Avatar.load(avatar)
-    latents = speak_clip(reporter, clip, fps, seed, controls, transcript)
+    latents = speak_clip(reporter, clip, fps, seed, controls, said)
     result = film(reporter, person, latents, shot, audio)
     reporter.finish(result, video_sentence(result, reporter))
 
@@ -268,8 +273,8 @@ def motion(
     else:
         from vasa3d.audio.clips import load_audio
 
-        sound = load_audio(clip)
-        latents = speak_clip(reporter, sound, fps or 25.0, seed, controls, transcript)
+        sound, said = load_audio(clip), _said(transcript)
+        latents = speak_clip(reporter, sound, fps or 25.0, seed, controls, said)
     write_motion(target, latents, force=force)
     reporter.finish(
         {
@@ -285,7 +290,7 @@ def motion(
 def render(
     avatar: Annotated[
         Path,
-        typer.Argument(metavar="AVATAR", help="A .vasa3d file, or a scene of Gaussians, .ply."),
+        typer.Argument(metavar="AVATAR", help="A .vasa3d file, or a scene: .ply or .spz."),
     ],
     motion: Annotated[
         Optional[Path],  # noqa: UP045
@@ -309,8 +314,8 @@ def render(
     """Draw an avatar with motion from a file, or a picture of a scene.
 
     The motion may come from vasa3d or from the Live Link Face app of an iPhone. A scene is a .ply
-    file of 3D Gaussian splatting; it becomes one .png. Without -o, the output is named after the
-    avatar or scene, in the current folder.
+    or .spz file of 3D Gaussian splatting; it becomes one .png. Without -o, the output is named
+    after the avatar or scene, in the current folder.
 
     \b
     Examples:
@@ -322,7 +327,7 @@ def render(
     from vasa3d.avatar.avatar import Avatar
     from vasa3d.motion.formats import read_motion
 
-    is_scene = avatar.suffix.lower() == ".ply"
+    is_scene = avatar.suffix.lower() in SCENES
     target = default_output(output, avatar, ".png" if is_scene else ".mp4")
     shot = Shot(target, camera, size, background, distance, force, device, antialias, supersample)
     reporter = Reporter(as_json)
@@ -367,12 +372,12 @@ def make_avatar(
     face: int | None,
     quality: Quality,
     seed: int,
-    checkpoint: Path | None = None,
+    checkpoint: Path,
     video: Path | None = None,
     sds: Path | None = None,
     device: Device = Device.cpu,
 ) -> tuple[Avatar, dict[str, Any]]:
-    """An avatar and the report on it."""
+    """An avatar and the report on it; whoever has saved what comes of it removes the checkpoint."""
     from vasa3d.pipeline import create_events
 
     events = create_events(
@@ -391,7 +396,7 @@ def speak_clip(
     fps: float,
     seed: int,
     controls: MotionControls,
-    transcript: str | None = None,
+    transcript: Transcript | None = None,
 ) -> MotionLatents:
     """Motion from sound; what the loader of the sound and the transcript's alignment noticed is told."""
     from vasa3d.motion.generator import speak
@@ -403,6 +408,19 @@ def speak_clip(
         fitted, notes = fit_transcript(clip, transcript)
         warn_all(reporter, notes)
     return speak(clip, fps=fps, seed=seed, controls=controls, transcript=fitted)
+
+
+def _said(transcript: str | None) -> Transcript | None:
+    """The transcript of a command's option, refused before any work is done."""
+    from vasa3d.motion.transcript import read_transcript
+
+    return None if transcript is None else read_transcript(transcript)
+
+
+def _checkpoint_of(target: Path) -> Path:
+    """Where an interrupted optimisation for an output is kept: hidden, where the output may be written."""
+    folder = target if target.is_dir() else target.parent
+    return folder / f".{target.name}.checkpoint"
 
 
 def track_clip(reporter: Reporter, clip: Path, fps: float | None) -> MotionLatents:

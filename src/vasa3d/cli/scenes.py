@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from vasa3d.exchange import SplatScene
     from vasa3d.types import F32, Camera
 
+SCENES = (".ply", ".spz")
+"""Endings of the scenes that are read."""
+
 
 def draw_scene(reporter: Reporter, path: Path, shot: Shot) -> None:
     """Draw a picture of a scene file, and tell about it."""
-    from vasa3d.exchange import read_ply
+    from vasa3d.exchange import read_ply, read_spz
     from vasa3d.renderer import render_cloud
     from vasa3d.video import write_picture
 
@@ -28,7 +31,7 @@ def draw_scene(reporter: Reporter, path: Path, shot: Shot) -> None:
         )
     check_view(shot)
     background = _scene_background(shot.background)
-    scene = read_ply(path)
+    scene = read_spz(path) if path.suffix.lower() == ".spz" else read_ply(path)
     camera = _scene_camera(scene, shot)
     frame = render_cloud(
         scene.seen_from(camera), camera, background=background, config=shot.config,
@@ -57,18 +60,19 @@ def _scene_camera(scene: SplatScene, shot: Shot) -> Camera:
     from vasa3d.geometry.cameras import orbit
     from vasa3d.pipeline import check_size
 
-    camera, angles = scene.front_camera(shot.size), (0.0, 0.0, 1.0)
     if shot.camera in ("orbit", "swing"):
         raise InputError(
             f"a scene is one picture: the camera cannot {shot.camera}.",
             hint="choose --camera front, or a JSON file",
         )
-    if shot.camera != "front":
-        if is_full_camera(shot.camera):
-            camera = read_camera(shot.camera)
-            for side in (camera.width, camera.height):
-                check_size(side, shot.supersample)
-        else:
+    angles = (0.0, 0.0, 1.0)
+    if shot.camera != "front" and is_full_camera(shot.camera):
+        camera = read_camera(shot.camera)
+        for side in (camera.width, camera.height):
+            check_size(side, shot.supersample)
+    else:
+        camera = scene.front_camera(shot.size)
+        if shot.camera != "front":
             yaw, pitch, scale = read_key_frames(shot.camera, np.zeros(1))
             angles = (float(yaw[0]), float(pitch[0]), float(scale[0]))
     yaw_degrees, pitch_degrees, factor = angles

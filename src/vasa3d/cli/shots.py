@@ -43,13 +43,31 @@ class Shot:
         return RenderConfig(antialias=self.antialias, supersample=self.supersample)
 
 
-def check_shot(shot: Shot, fps: float) -> None:
-    """Refuse what cannot be filmed before any work is done."""
+def check_shot(shot: Shot, fps: float) -> Path:
+    """Refuse what cannot be filmed before any work is done; returns the output's absolute path."""
+    import numpy as np
+
+    from vasa3d.exchange.cameras import read_key_frames
     from vasa3d.video import check_rate, check_video_path
 
     check_view(shot)
     check_rate(fps)
-    check_video_path(shot.output, shot.force, shot.transparent)
+    target = check_video_path(shot.output, shot.force, shot.transparent)
+    if shot.camera not in ("front", "orbit", "swing"):
+        read_key_frames(shot.camera, np.zeros(1))
+    _check_background(shot.background)
+    return target
+
+
+def _check_background(spec: str) -> None:
+    """Refuse what is neither a colour nor a picture."""
+    from vasa3d.pipeline import parse_color
+    from vasa3d.portrait.image import load_image
+
+    if spec.startswith("#"):
+        parse_color(spec)
+    elif spec not in ("original", "transparent"):
+        load_image(spec)
 
 
 def check_view(shot: Shot) -> None:
@@ -114,6 +132,16 @@ def video_sentence(result: dict[str, Any], reporter: Reporter) -> str:
         f"{result['output']}: {result['duration_seconds']:.1f} s, {result['frames']} frames of "
         f"{result['size']}x{result['size']}, made in {reporter.seconds:.0f} s"
     )
+
+
+def avatar_or_default(reporter: Reporter, file: Path | None, seed: int = 0) -> Avatar:
+    """The avatar of a file; without one, a draft of a portrait that everybody has."""
+    from vasa3d.avatar.avatar import Avatar
+    from vasa3d.evaluation.benchmark import default_avatar_events
+
+    if file is not None:
+        return Avatar.load(file)
+    return reporter.follow(default_avatar_events(seed), "avatar")["result"].avatar
 
 
 def warn_all(reporter: Reporter, lines: list[str] | tuple[str, ...]) -> None:

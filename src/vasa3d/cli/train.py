@@ -11,6 +11,7 @@ import typer
 
 from vasa3d.cli.console import Reporter
 from vasa3d.cli.options import AsJson, Device, Force, Seed
+from vasa3d.files import output_path
 
 if TYPE_CHECKING:
     from vasa3d.training.loop import LoopConfig
@@ -53,17 +54,16 @@ def head(
 ) -> None:
     """Build the head model from the statistics of scanned heads.
 
-    DIR holds head/ict-facekit, see docs/model-card.md for where that comes from.
+    DIR holds head/ict-facekit; docs/model-card.md tells where that comes from and what is in it.
 
     \b
     Examples:
       vasa3d train head --data DIR -o head.safetensors
     """
-    from vasa3d.files import output_path
     from vasa3d.training.head import train_head
 
     reporter = Reporter(as_json)
-    target = output_path(output, force)
+    target = _asset_path(output, force)
     figures = train_head(data, target, seed)
     reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
 
@@ -95,11 +95,10 @@ def speech(
       vasa3d train speech --data DIR --work speech-work -o speech.safetensors
       vasa3d train speech --data DIR --from speech.safetensors -o further.safetensors
     """
-    from vasa3d.files import output_path
     from vasa3d.training.speech import read_network, train_speech
 
     reporter = Reporter(as_json)
-    target = output_path(output, force)
+    target = _asset_path(output, force)
     network = None if start is None else read_network(start)
     events = train_speech(data, target, work, seed=seed, start=network)
     figures = reporter.follow(events, "speech encoder")
@@ -128,11 +127,10 @@ def pronunciation(
     Examples:
       vasa3d train pronunciation --dictionary cmudict.dict --words speech-work/sentences.txt
     """
-    from vasa3d.files import output_path
     from vasa3d.training.pronunciation import frequent_words, train_pronunciation
 
     reporter = Reporter(as_json)
-    target = output_path(output, force)
+    target = _asset_path(output, force)
     frequent = frequent_words(words) if words is not None else []
     figures = reporter.follow(train_pronunciation(dictionary, target, frequent), "pronunciation")
     reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
@@ -163,11 +161,10 @@ def latent(
       vasa3d train latent --data DIR --work latent-work -o latent.safetensors
       torchrun --nproc-per-node 4 -m vasa3d train latent --data DIR --device cuda --precision bfloat16
     """
-    from vasa3d.files import output_path
     from vasa3d.training.latent import LatentTrainingConfig, train_latent
 
     reporter = Reporter(as_json)
-    target = output_path(output, force)
+    target = _asset_path(output, force)
     config = LatentTrainingConfig()
     config = replace(config, loop=_loop(config.loop, steps, device, precision))
     figures = reporter.follow(train_latent(data, target, work, seed=seed, config=config), "latent")
@@ -209,11 +206,10 @@ def motion(
       vasa3d train motion --data DIR --clips my-clips/ --steps 20000
       torchrun --nproc-per-node 8 -m vasa3d train motion --data DIR --device cuda --precision bfloat16
     """
-    from vasa3d.files import output_path
     from vasa3d.training.motion import MotionTrainingConfig, train_motion
 
     reporter = Reporter(as_json)
-    target = output_path(output, force)
+    target = _asset_path(output, force)
     config = MotionTrainingConfig()
     config = replace(config, loop=_loop(config.loop, steps, device, precision))
     events = train_motion(
@@ -221,6 +217,15 @@ def motion(
     )
     figures = reporter.follow(events, "motion")
     reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
+
+
+def _asset_path(output: Path, force: bool) -> Path:
+    """Where an asset goes, refused before any work is done."""
+    from vasa3d.weights import registered
+
+    target = output_path(output, force)
+    registered(target.parent)
+    return target
 
 
 def _loop(

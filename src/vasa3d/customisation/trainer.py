@@ -59,6 +59,8 @@ _ADVERSARY_FROM = 0.5
 _DENSIFY_AT = 0.2
 _RESIDUAL_FROM = 0.25
 _REFITS = 1
+_PRIOR_AT, _CONSISTENCY_AT, _EXPRESSION_AT, _LPIPS_AT, _SDS_AT = range(5)
+"""Steps of their rounds at which rare terms are due: apart, so that no step bears them all."""
 _WISH_SIDE = 256
 _LEAST_WEIGHT = 0.05
 _FACE_SEEN_DEGREES = 75.0
@@ -218,14 +220,16 @@ class Customisation:
             terms["sharpening"] = config.weights.sharpening * edge_distance(
                 picture, sharpened(picture.detach().clamp(0.0, 1.0))
             )
-        if self.step % config.prior_every == 0:
+        if _is_due(self.step, config.prior_every, _PRIOR_AT):
             self._side_terms(rng, terms)
         wants_consistency = config.weights.consistency > 0.0 and residual
-        if wants_consistency and self.step % config.consistency_every == 1:
+        if wants_consistency and _is_due(self.step, config.consistency_every, _CONSISTENCY_AT):
             terms["consistency"] = self._consistency(lesson, rng)
-        if self._distiller is not None and self.step % config.sds_every == 4:
+        if self._distiller is not None and _is_due(self.step, config.sds_every, _SDS_AT):
             terms["sds"] = self._distilled(self._distiller, rng)
-        if config.weights.expression > 0.0 and self.step % config.expression_every == 2:
+        if config.weights.expression > 0.0 and _is_due(
+            self.step, config.expression_every, _EXPRESSION_AT
+        ):
             terms["expression"] = self._expression(lesson, residual)
         self._regularisers(lesson, terms)
         losses = torch.stack(list(terms.values()))
@@ -252,7 +256,7 @@ class Customisation:
         target, similar = lesson.over(behind)
         picture = lesson.lit(drawn, behind)
         terms["photometric"] = photometric(picture, target, similar, lesson.confidence, weights)
-        if self._lpips is not None and self.step % self.config.lpips_every == 3:
+        if self._lpips is not None and _is_due(self.step, self.config.lpips_every, _LPIPS_AT):
             known = lesson.confidence[..., None]
             distance = self._lpips(picture * known, target * known)
             terms["lpips"] = weights.lpips * distance
@@ -409,6 +413,11 @@ class Customisation:
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self._place)
+
+
+def _is_due(step: int, every: int, at: int) -> bool:
+    """Whether a term that counts once in ``every`` steps counts now."""
+    return step % every == at % every
 
 
 def _step_at(share: float, config: CustomisationConfig) -> int:

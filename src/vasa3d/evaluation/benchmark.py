@@ -5,9 +5,10 @@ Every measure runs the product's own code, not a copy. Times are wall-clock mill
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,24 +23,39 @@ from vasa3d.avatar.live import LiveView
 from vasa3d.customisation.trainable import RESIDUAL_UNITS, Pose, TrainableAvatar
 from vasa3d.errors import MissingError
 from vasa3d.exchange import write_camera, write_ply
+from vasa3d.files import atomic_folder
 from vasa3d.geometry.rotations import quat_to_matrix
 from vasa3d.kernels.threads import get_num_threads
 from vasa3d.losses import SsimTarget, l1, ssim
 from vasa3d.motion.generator import speak
-from vasa3d.pipeline import create
+from vasa3d.pipeline import create_events
 from vasa3d.renderer import RenderConfig
 from vasa3d.renderer.autograd import render_tensors
 from vasa3d.renderer.cuda import place_of
 from vasa3d.renderer.drawing import draw_bytes
 from vasa3d.renderer.splats import project_cloud, tile_bands
-from vasa3d.types import SAMPLE_RATE, AudioClip, Camera, MotionLatents
+from vasa3d.types import SAMPLE_RATE, AudioClip, Camera, Event, MotionLatents
 
 WHITE = np.ones((1, 1, 3), np.float32)
+SCENE_NAMES = re.compile(r"cloud\.ply|camera\.json")
+"""Files that ``benchmark_render`` leaves for other rasterisers."""
 _WARM_UP_FRAMES = 5
 
 
-def default_avatar() -> Avatar:
-    """The avatar that is measured unless the user has another: scikit-image's portrait of an astronaut.
+def default_avatar(seed: int = 0) -> Avatar:
+    """The avatar that is measured unless the user has another; see ``default_avatar_events``."""
+    *_, last = default_avatar_events(seed)
+    return last.data["result"].avatar
+
+
+def default_avatar_events(seed: int = 0) -> Iterator[Event]:
+    """Make a draft of scikit-image's portrait of an astronaut, step by step.
+
+    Args:
+        seed: As of ``create_events``.
+
+    Yields:
+        As ``create_events``.
 
     Raises:
         MissingError: The portrait does not come with this installation of scikit-image.
@@ -56,7 +72,7 @@ def default_avatar() -> Avatar:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "astronaut.png"
         imsave(path, photo, check_contrast=False)
-        return create(path, quality="draft")
+        yield from create_events(path, seed=seed, quality="draft")
 
 
 def resample(avatar: Avatar, count: int, seed: int = 0) -> Avatar:
@@ -107,7 +123,7 @@ def resample(avatar: Avatar, count: int, seed: int = 0) -> Avatar:
 
 
 def benchmark_render(
-    avatar: Avatar, size: int, frames: int, scene: Path | None = None
+    avatar: Avatar, size: int, frames: int, scene: Path | None = None, force: bool = False
 ) -> dict[str, Any]:
     """Draw one posed cloud again and again, to bytes over white.
 
@@ -116,16 +132,20 @@ def benchmark_render(
         size: Side of the picture in pixels.
         frames: How often.
         scene: Folder to write ``cloud.ply`` and ``camera.json`` to, for other rasterisers.
+        force: Replace these files where they are there.
 
     Returns:
         fps, frame_ms, stages_ms, gaussians, size, threads.
+
+    Raises:
+        OutputError: The scene cannot be written, or is there already.
     """
     camera = avatar.camera.resized(size, size)
     cloud = avatar.pose(avatar.photo_latents)
     if scene is not None:
-        scene.mkdir(parents=True, exist_ok=True)
-        write_ply(scene / "cloud.ply", cloud, force=True)
-        write_camera(scene / "camera.json", camera, force=True)
+        with atomic_folder(scene, SCENE_NAMES, force) as temporary:
+            write_ply(temporary / "cloud.ply", cloud)
+            write_camera(temporary / "camera.json", camera)
     config, picture = RenderConfig(), np.empty((size, size, 3), np.uint8)
     memory = project_cloud(cloud, camera, config)
 

@@ -17,7 +17,7 @@ correlated within +-160 ms).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from vasa3d.motion import coarticulation
 from vasa3d.motion.phones import arpabet_parts
 from vasa3d.motion.transcript import mouth_of_sounds
 from vasa3d.pipeline import render, resolve_background, speak
-from vasa3d.types import DEFAULT_FPS, F32, AudioClip, Event, MotionLatents
+from vasa3d.types import DEFAULT_FPS, F32, SAMPLE_RATE, AudioClip, Event, MotionLatents
 
 CLOSED = ("P", "B", "M")
 OPEN_VOWELS = ("AA", "AE", "AO", "AY", "AW")
@@ -130,8 +130,8 @@ def lipsync_events(
 
 def _read(
     avatar: Avatar, sentences: Sequence[Sentence], spoken: Sequence[MotionLatents], total: int
-) -> Iterator[Event]:
-    """Lips of the drawn video of each sentence."""
+) -> Generator[Event, None, list[LipShape]]:
+    """Lips of the drawn video of each sentence; yields progress, returns them."""
     background = resolve_background(avatar, "original", SIDE)
     shapes, done = [], 0
     with LipReader() as reader:
@@ -153,7 +153,7 @@ def _phone_timed(sentence: Sentence, fps: float) -> MotionLatents:
     segments = [(p.start, p.end, arpabet_parts(p.label)) for p in sentence.phones]
     level = log_mel(sentence.clip.samples)[1]
     channels = mouth_of_sounds(segments, level)
-    count = max(1, int(np.ceil(len(sentence.clip.samples) / 16_000 * fps - 1e-6)))
+    count = max(1, int(np.ceil(len(sentence.clip.samples) / SAMPLE_RATE * fps - 1e-6)))
     at = np.clip(np.arange(count) / fps * FRAME_RATE, 0, len(channels) - 1)
     low = np.floor(at).astype(int)
     share = (at - low)[:, None].astype(np.float32)

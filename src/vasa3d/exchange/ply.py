@@ -28,6 +28,8 @@ from vasa3d.geometry.covariances import split_covariances
 from vasa3d.types import F32, GaussianCloud
 
 MAX_GAUSSIANS = 5_000_000
+MAX_COORDINATE = 1e9
+"""How far from the origin of its own unit a scene may reach: float32 holds what is computed of that."""
 MAX_HEADER_BYTES = 1 << 16
 MAX_TEXT_BYTES = 1 << 30
 """Limits on what is read; the last one is for files of format ascii."""
@@ -278,6 +280,8 @@ def _scene(header: _Header, column: Columns) -> SplatScene:
         return values
 
     means = take_finite("x", "y", "z")
+    if len(means) and np.abs(means).max() > MAX_COORDINATE:
+        raise _bad(file, f"holds centres beyond {MAX_COORDINATE:g}")
     logits = np.clip(take("opacity")[:, 0], -80.0, 80.0)
     logs = take("scale_0", "scale_1", "scale_2")
     if np.isposinf(logs).any():

@@ -84,7 +84,9 @@ class SplatScene:
         reach = 1.0
         if len(self):
             reach = float(np.quantile(np.linalg.norm(self.means - self.middle, axis=1), 0.95))
-        distance = max(reach, 1e-2) / math.sin(_HALF_VIEW)
+        # Far from the origin, float32 does not tell near points apart.
+        least = max(1e-2, 1e-5 * float(np.abs(self.middle).max()))
+        distance = max(reach, least) / math.sin(_HALF_VIEW)
         eye = self.middle + np.array([0.0, 0.0, distance], np.float32)
         focal = 0.5 * size / math.tan(_HALF_VIEW)
         return Camera(look_at(eye, self.middle), intrinsics(focal, size, size), size, size)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -149,7 +150,7 @@ def _unzip(file: Path) -> bytes:
     try:
         with gzip.open(file) as stream:
             data = stream.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _damaged(file, "it is no whole gzip file") from error
     if len(data) > MAX_BYTES:
         raise _damaged(file, "it is too large")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ THIN_FILES = ("thin.html", "thin.js")
 """For a page without a player, to which the server sends video; they are no part of an exported page."""
 _NETWORKS = {"speech.onnx": speech_onnx, "motion.onnx": motion_onnx}
 SITE_FILES = (*BUILT_FILES, *_NETWORKS)
+_SHOWN_FILES = ("avatar.safetensors", "motion.safetensors", "audio.flac")
+PAGE_NAMES = re.compile("|".join(map(re.escape, (*SITE_FILES, *_SHOWN_FILES))))
+"""Everything that a page's folder may hold of ours."""
 SOUND_RATE = 24_000
 """Samples a second of the sound of a page: all that speech has, at 30 kB a second."""
 _CONFIG_ELEMENT = '<script type="application/json" id="config"></script>'
@@ -106,7 +110,7 @@ def write_site(
         name: What the page calls it.
         motion: What it can play.
         audio: The sound of the motion.
-        force: Replace an older page.
+        force: Replace an older page, with the motion and sound that it may have.
 
     Returns:
         Bytes of all files together.
@@ -114,7 +118,7 @@ def write_site(
     Raises:
         AudioError: The sound is not readable.
         MissingError: This install has no player.
-        OutputError: There is a page already, or it cannot be written.
+        OutputError: There is a file of a page already, or it cannot be written.
     """
     files = {name: site_file(name) for name in SITE_FILES}
     config: dict[str, Any] = {"avatars": [{"name": name, "src": "avatar.safetensors"}]}
@@ -126,7 +130,7 @@ def write_site(
             files["audio.flac"] = encode_sound(audio)
             config["audio"] = "audio.flac"
     files["index.html"] = index_page(config)
-    with atomic_folder(folder, "index.html", force) as temporary:
+    with atomic_folder(folder, PAGE_NAMES, force) as temporary:
         for file, data in files.items():
             (temporary / file).write_bytes(data)
     return sum(len(data) for data in files.values())

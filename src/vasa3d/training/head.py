@@ -44,7 +44,7 @@ def train_head(data_dir: Path, out_path: Path, seed: int = 0) -> dict[str, Any]:
     """Build the head asset and measure it.
 
     Args:
-        data_dir: Folder that holds ``ict-facekit/``.
+        data_dir: Folder that holds ``head/ict-facekit/``.
         out_path: The safetensors file to write; the manifest beside it gets its entry.
         seed: Of all randomness.
 

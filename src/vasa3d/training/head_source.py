@@ -22,7 +22,7 @@ from vasa3d.errors import InputError
 from vasa3d.types import ARKIT_CHANNELS
 
 F64 = NDArray[np.float64]
-SOURCE_FILE = "ict-facekit/ict_facekit_light.npz"
+SOURCE_FILE = "head/ict-facekit/ict_facekit_light.npz"
 
 PARTS: dict[str, tuple[int, int]] = {
     "face": (0, 9409),
@@ -80,7 +80,7 @@ def load_source(data_dir: Path) -> HeadSource:
     """Read, convert to metres and make symmetric.
 
     Args:
-        data_dir: Folder that holds ``ict-facekit/``.
+        data_dir: Folder that holds ``head/ict-facekit/``.
 
     Raises:
         InputError: The file is absent or lacks an array.
@@ -88,7 +88,8 @@ def load_source(data_dir: Path) -> HeadSource:
     path = data_dir / SOURCE_FILE
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist.", hint="pass the folder that holds ict-facekit/ with --data"
+            f"{path} does not exist.",
+            hint="pass the folder that holds head/ with --data; docs/model-card.md tells what is in it",
         )
     with np.load(path, allow_pickle=False) as archive:
         missing = {"v0", "f", "idb", "exb", "exn"} - set(archive.files)
