@@ -24,7 +24,7 @@ from vasa3d.customisation.objective import (
     sharpened,
 )
 from vasa3d.customisation.surface import face_camera, openings_of, part_colors, surface_of
-from vasa3d.customisation.trainer import Customisation, photo_frame
+from vasa3d.customisation.trainer import Customisation, _is_due, photo_frame
 from vasa3d.losses import SsimTarget
 from vasa3d.metrics import psnr
 from vasa3d.pipeline import turning_point
@@ -336,3 +336,10 @@ def test_a_term_of_weight_zero_is_left_out(made, animator) -> None:
     for event in begin(made, animator, steps=20, base_share=0.0, prior_every=1).run():
         names |= set(event.data["losses"])
     assert {"view_prior", "consistency", "sharpening", "geometry", "expression"} <= names
+
+
+@pytest.mark.parametrize("every", [1, 2, 5, 7])
+def test_rare_terms_come_once_a_round(every: int) -> None:
+    for at in range(5):
+        due = [step for step in range(3 * every) if _is_due(step, every, at)]
+        assert len(due) == 3 and np.ptp(np.diff(due)) == 0

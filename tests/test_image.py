@@ -186,6 +186,16 @@ def test_broken_profile_is_a_warning(tmp_path, scene) -> None:
     assert any("profile" in text for text in photo.warnings)
 
 
+def test_an_animation_that_breaks_off_is_no_crash(tmp_path, scene) -> None:
+    Image.fromarray(scene).save(tmp_path / "a.gif")
+    whole = (tmp_path / "a.gif").read_bytes()
+    (tmp_path / "a.gif").write_bytes(whole[:-1] + b"!")
+    try:
+        assert load_image(tmp_path / "a.gif").rgb.shape == scene.shape
+    except ImageError as error:
+        assert "damaged" in error.message
+
+
 def test_animation_gives_its_first_frame_and_says_so(tmp_path, scene) -> None:
     first = Image.fromarray(scene)
     first.save(tmp_path / "a.gif", save_all=True, append_images=[ImageOps.invert(first)])

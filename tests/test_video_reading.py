@@ -106,3 +106,23 @@ def test_only_moving_pictures_count(tmp_path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(1000), 16000)
     (tmp_path / "a.txt").write_text("no video")
     assert not any(has_pictures(tmp_path / name) for name in ("a.wav", "a.txt", "missing.mp4"))
+
+
+def test_playlists_open_no_other_files(tmp_path) -> None:
+    write(tmp_path / "a.mp4", [0.0, 0.04, 0.08])
+    (tmp_path / "a.m3u8").write_text("#EXTM3U\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "a.ffconcat").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    for name in ("a.m3u8", "a.ffconcat"):
+        assert not has_pictures(tmp_path / name)
+        with pytest.raises(InputError, match="not a video"):
+            read_video(tmp_path / name)
+
+
+def test_a_wrong_time_is_told_before_pictures_are_repeated(tmp_path) -> None:
+    """Containers that know no duration show only here that a picture is said to come hours later."""
+    timed = [(time, np.zeros((4, 4, 3), np.uint8)) for time in (0.0, 0.04, 5000.0)]
+    seen = []
+    with pytest.raises(InputError, match="longer than"):
+        for picture in vasa3d.video._at_rate(iter(timed), 25.0, tmp_path):
+            seen.append(picture)
+    assert len(seen) < 3

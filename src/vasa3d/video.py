@@ -25,7 +25,7 @@ import av.stream
 import numpy as np
 from PIL import Image
 
-from vasa3d.audio.clips import probe_sound, resampled, sound_blocks
+from vasa3d.audio.clips import CONTAINERS, probe_sound, resampled, sound_blocks
 from vasa3d.errors import InputError, OutputError
 from vasa3d.files import atomic_file, atomic_folder, input_file, output_error, output_path
 from vasa3d.types import F32, SAMPLE_RATE, U8, AudioClip, Frame
@@ -38,6 +38,10 @@ MAX_SECONDS = 600.0
 """Longest video that is read."""
 MAX_PICTURE_PIXELS = 8192 * 4608
 """Largest pictures that are read."""
+_OPENING = {
+    "format_whitelist": CONTAINERS + ",gif,h264,hevc,mpegvideo,yuv4mpegpipe",
+    "protocol_whitelist": "file",
+}
 
 _X264 = {"crf": "17", "preset": "veryfast", "profile": "high"}
 _AAC_BITS_PER_CHANNEL = 128_000
@@ -184,7 +188,7 @@ def read_video(
     """
     file = input_file(path, "a video", InputError)
     try:
-        container = av.open(str(file.resolve()), options={"protocol_whitelist": "file"})
+        container = av.open(str(file.resolve()), options=_OPENING)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _not_video(file) from error
     try:
@@ -211,7 +215,7 @@ def read_video(
 def has_pictures(path: str | Path) -> bool:
     """Whether a file holds moving pictures; the cover of an album is none."""
     try:
-        with av.open(str(Path(path)), options={"protocol_whitelist": "file"}) as container:
+        with av.open(str(Path(path)), options=_OPENING) as container:
             return _moving(container) is not None
     except (av.error.FFmpegError, OSError, ValueError):
         return False
@@ -220,7 +224,11 @@ def has_pictures(path: str | Path) -> bool:
 def _moving(container: av.container.InputContainer) -> av.VideoStream | None:
     """The first stream of moving pictures."""
     cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & cover and stream.codec_context is not None
+    ]
     return streams[0] if streams else None
 
 
@@ -243,6 +251,10 @@ def _at_rate(timed: Iterator[tuple[float, U8]], fps: float, file: Path) -> Itera
         if shown is None:
             start = time
         at = time - start
+        if (
+            at > MAX_SECONDS
+        ):  # also one wrong time in a short clip, which would repeat a picture till then
+            raise _too_long(file)
         while shown is not None and count / fps <= (shown_at + at) / 2:
             yield shown
             count += 1

@@ -43,10 +43,11 @@ _IDLE_POWER = 1e-4
 """Channels this far (40 dB) below the loudest one are not mixed in."""
 _CANCELLED_POWER = 0.2
 """A mix this far (7 dB) below what unrelated channels would give has cancelled itself."""
-_CONTAINERS = (
+CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
     "mp3,mpeg,mpegts,ogg,tta,voc,w64,wav,wv"
 )
+"""Formats that are opened, by FFmpeg's names: no playlists, which name other files."""
 _WHAT_WORKS = "use a WAV, FLAC, MP3, M4A, Ogg or Opus recording, or a video with sound"
 
 
@@ -248,7 +249,7 @@ def _decode(file: Path, meter: _Meter) -> Iterator[tuple[int, F32]]:
     try:
         container = av.open(
             str(file.resolve()),
-            options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+            options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise AudioError(

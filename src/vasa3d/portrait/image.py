@@ -85,9 +85,9 @@ def load_image(path: str | Path) -> Photo:
         warnings.simplefilter("ignore")  # Pillow's own remarks on odd files; ours are in the result
         with _open(file) as picture:
             _check_size(file, picture)
-            if getattr(picture, "is_animated", False) and picture.format != "MPO":
-                notes.append(f"{file.name} holds several pictures; the first one is used.")
             try:
+                if getattr(picture, "is_animated", False) and picture.format != "MPO":
+                    notes.append(f"{file.name} holds several pictures; the first one is used.")
                 rgb, alpha = _decode(picture, notes)
             except Exception as error:  # decoders raise every kind of error on damaged files
                 raise ImageError(
