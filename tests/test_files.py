@@ -8,10 +8,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vasa3d.errors import OutputError
-from vasa3d.files import atomic_file, atomic_folder, output_path
+from vasa3d.errors import InputError, OutputError
+from vasa3d.files import atomic_file, atomic_folder, output_path, read_arrays, read_limited
 
 PICTURES = re.compile(r"[0-9]+\.png")
 
@@ -159,6 +160,61 @@ def test_a_folder_with_other_files_may_be_written_to(tmp_path: Path) -> None:
         assert names(tmp_path) == ["0.png", *others]
     with pytest.raises(OutputError, match=r"0\.png exists"):
         output_path(tmp_path, folder=True, names=PICTURES)
+
+
+@pytest.mark.parametrize("kept", ["0.png", "9.png"])
+def test_a_file_that_cannot_be_replaced_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    (tmp_path / kept).write_bytes(b"old")
+
+    def refuse(path: Path, *others: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / kept))
+
+    with (
+        pytest.raises(OutputError, match="permission denied"),
+        atomic_folder(tmp_path, PICTURES, force=True) as temporary,
+    ):
+        (temporary / "0.png").write_bytes(b"0")
+        monkeypatch.setattr(Path, "unlink" if kept == "9.png" else "replace", refuse)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("none", "no file"), (".", "folder"), ("empty", "empty"), ("big", "too many"), ("pipe", "pipe"),
+     ("/dev/zero", "device"), ("~nobody-here/x", "read|no file")],
+)  # fmt: skip
+def test_what_is_no_plain_file_of_some_size_is_never_read(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "big").write_bytes(b"12345")
+    if name == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no named pipes")
+        os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=text):
+        read_limited(name if name[0] in "/~" else tmp_path / name, "a list", InputError, 4)
+
+
+def test_home_folders_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "list").write_bytes(b"1234")
+    assert read_limited("~/list", "a list", InputError, 4) == b"1234"
+
+
+def test_arrays_are_read_without_objects(tmp_path: Path) -> None:
+    np.savez(tmp_path / "good.npz", a=np.arange(3), b=np.float64(2.0))
+    arrays = read_arrays(tmp_path / "good.npz", "arrays", InputError, 10_000)
+    assert arrays["a"].tolist() == [0, 1, 2] and float(arrays["b"]) == 2.0
+    np.savez(tmp_path / "objects.npz", a=np.array([None], object))
+    np.save(tmp_path / "one.npy", np.arange(3))
+    np.savez(tmp_path / "large.npz", a=np.zeros(20_000))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:-30])
+    for name in ("objects.npz", "one.npy", "large.npz", "cut.npz"):
+        with pytest.raises(InputError):
+            read_arrays(tmp_path / name, "arrays", InputError, 10_000)
 
 
 @pytest.fixture

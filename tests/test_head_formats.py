@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import pickletools
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from scipy.sparse import csc_matrix
 from scipy.spatial.transform import Rotation
 
@@ -314,6 +317,106 @@ def test_every_array_is_needed_and_checked(tmp_path: Path, make: Any) -> None:
     np.savez(tmp_path / "wild.npz", **arrays)
     with pytest.raises(InputError):
         load_head_file(tmp_path / "wild.npz")
+
+
+@pytest.mark.parametrize("make", [flame_arrays, gnm_arrays])
+@pytest.mark.parametrize("bad", [np.float64(1.0), np.array(["a", "b"]), np.ones((2, 2, 2, 2))])
+def test_arrays_of_other_kinds_are_refused(tmp_path: Path, make: Any, bad: Any) -> None:
+    for name in make():
+        if name == "version":
+            continue
+        np.savez(tmp_path / "odd.npz", **(make() | {name: np.asarray(bad)}))
+        try:
+            load_head_file(tmp_path / "odd.npz")
+        except InputError as error:
+            assert error.message.endswith(".")
+        else:
+            assert name in ("vertex_groups", "vertex_group_names")
+
+
+@pytest.mark.parametrize(
+    "parents", [[0, 0, 1, 1, 4], [0, 2, 1, 1, 1], [0, 0, 1, 1, 9], [0, -1, 1, 1, 1]]
+)
+def test_joints_of_flame_are_a_tree(tmp_path: Path, parents: list[int]) -> None:
+    arrays = flame_arrays() | {"kintree_table": np.array([parents, range(5)], np.int64)}
+    np.savez(tmp_path / "loop.npz", **arrays)
+    with pytest.raises(InputError, match="tree"):
+        load_head_file(tmp_path / "loop.npz")
+
+
+@pytest.mark.parametrize(
+    ("indices", "starts", "shape"),
+    [([0, 0], [0, 2], (2, 1)), ([0, 9], [0, 2], (2, 1)), ([0, -5], [0, 2], (2, 1)),
+     ([0, 1], [0, 2, 1, 2], (2, 3)), ([0, 1], [0, 2] + [2] * 99_999, (100_000, 100_000))],
+)  # fmt: skip
+def test_sparse_matrices_are_not_believed(
+    tmp_path: Path, indices: list[int], starts: list[int], shape: tuple[int, int]
+) -> None:
+    matrix = csc_matrix((V, V))
+    matrix.data, matrix.indices = np.ones(2), np.array(indices, np.int32)
+    matrix.indptr, matrix._shape = np.array(starts, np.int32), shape
+    content = flame_arrays() | {"J_regressor": matrix}
+    with pytest.raises(InputError):
+        load_head_file(save(tmp_path / "sparse.pkl", pickle.dumps(content, protocol=2)))
+
+
+def test_one_array_named_many_times_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vasa3d.head.pickles._MAX_BYTES", 1_000_000)
+    big = np.zeros(50_000)
+    content = flame_arrays() | {f"x{i}": big for i in range(10)}
+    with pytest.raises(InputError, match="too large"):
+        load_head_file(save(tmp_path / "many.pkl", pickle.dumps(content, protocol=2)))
+    monkeypatch.setattr("vasa3d.head.pickles._MAX_OPCODES", 100)
+    with pytest.raises(InputError, match="too many objects"):
+        load_head_file(save(tmp_path / "many.pkl", pickle.dumps(content, protocol=2)))
+
+
+OWN_HARMS: dict[str, Any] = {
+    "faces": lambda t: t["faces"].__setitem__((0, 0), 65535),
+    "term.vertices": lambda t: t["term.vertices"].__setitem__(0, 65535),
+    "term.starts": lambda t: t["term.starts"].__setitem__(-1, 1 << 30),
+    "term.deltas": lambda t: t.__setitem__("term.deltas", t["term.deltas"][:-1]),
+    "expression.vertices": lambda t: t["expression.vertices"].__setitem__(0, 65535),
+    "closure.0.vertices": lambda t: t["closure.0.vertices"].__setitem__(0, 65535),
+    "closure.0.sources": lambda t: t["closure.0.sources"].__setitem__((0, 0), 65535),
+    "guard.0.vertices": lambda t: t["guard.0.vertices"].__setitem__(0, 65535),
+    "guard.0.margins": lambda t: t.__setitem__("guard.0.margins", t["guard.0.margins"][:1]),
+    "guard.0.heights": lambda t: t.__setitem__("guard.0.heights", np.ones(99, np.float32)),
+    "weights": lambda t: t.__setitem__("weights", t["weights"][:10]),
+    "joints": lambda t: t.__setitem__("joints", t["joints"][:2]),
+    "mirror": lambda t: t["mirror"].__setitem__(0, 65535),
+    "landmark_faces": lambda t: t["landmark_faces"].__setitem__(0, 65535),
+    "lip_ring.upper": lambda t: t["lip_ring.upper"].__setitem__(0, 65535),
+}
+
+
+def own_head(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors and description of our own asset."""
+    with safe_open(str(path), "numpy") as handle:
+        tensors = {name: handle.get_tensor(name).copy() for name in handle.keys()}  # noqa: SIM118
+        return tensors, json.loads(handle.metadata()["head"])
+
+
+@pytest.mark.parametrize("harm", OWN_HARMS)
+def test_indices_of_our_own_file_are_not_believed(tmp_path: Path, harm: str) -> None:
+    tensors, description = own_head(assets_dir() / manifest()["head"]["file"])
+    OWN_HARMS[harm](tensors)
+    save_file(tensors, tmp_path / "h.safetensors", metadata={"head": json.dumps(description)})
+    with pytest.raises(InputError, match="not a head built by vasa3d"):
+        load_head_file(tmp_path / "h.safetensors")
+
+
+@pytest.mark.parametrize(("key", "value"), [("terms", [99, 0]), ("closures", 52), ("guards", -1)])
+def test_channels_and_joints_of_our_own_file_are_not_believed(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    tensors, description = own_head(assets_dir() / manifest()["head"]["file"])
+    description["layout"][key][0] = value
+    save_file(tensors, tmp_path / "h.safetensors", metadata={"head": json.dumps(description)})
+    with pytest.raises(InputError, match="not a head built by vasa3d"):
+        load_head_file(tmp_path / "h.safetensors")
 
 
 def test_cut_off_files_are_refused(tmp_path: Path) -> None:

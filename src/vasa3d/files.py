@@ -1,6 +1,7 @@
 """Safe reading and writing: every file appears whole under its final name, or not at all.
 
-Everything that the system writes for a user passes through here. A file is written under a hidden
+A user's files are read up to a limit, and arrays from them without pickles. Everything that the system writes for a
+user passes through here. A file is written under a hidden
 temporary name in its own folder, flushed to the disk and then renamed, so that no crash, full disk
 or Ctrl-C can leave half a file, and a file that was there before stays as it was.
 """
@@ -8,13 +9,19 @@ or Ctrl-C can leave half a file, and a file that was there before stays as it wa
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vasa3d.errors import InputError, OutputError
 
@@ -56,6 +63,92 @@ def input_file(path: str | Path, kind: str, error: type[InputError]) -> Path:
         raise error(
             f"{file} cannot be read: {reason}.", hint="check the path and who may read it"
         ) from caught
+
+
+def read_limited(path: str | Path, kind: str, error: type[InputError], max_bytes: int) -> bytes:
+    """All bytes of a user's file.
+
+    Args:
+        path: As for ``input_file``.
+        kind: Likewise.
+        error: Likewise.
+        max_bytes: No more than this is ever read.
+
+    Raises:
+        InputError: Of the given class: as ``input_file``, or the file is larger.
+    """
+    file = input_file(path, kind, error)
+    try:
+        size = file.stat().st_size
+        if size > max_bytes:
+            raise error(
+                f"{file} has {size >> 20} MiB, too many for {kind}.",
+                hint=f"give the path of {kind} file",
+            )
+        with file.open("rb") as handle:
+            return handle.read(size)
+    except OSError as caught:
+        raise error(
+            f"{file} cannot be read: {caught.strerror}.", hint="copy or download it again"
+        ) from caught
+
+
+def read_arrays(
+    path: str | Path, kind: str, error: type[InputError], max_bytes: int
+) -> dict[str, NDArray[Any]]:
+    """All arrays of a user's ``.npz`` by name; arguments and errors as ``read_limited`` and ``unpack_arrays``."""
+    data = read_limited(path, kind, error, max_bytes)
+    return unpack_arrays(data, str(path), error, max_bytes)
+
+
+def unpack_arrays(
+    data: bytes, name: str, error: type[InputError], max_bytes: int
+) -> dict[str, NDArray[Any]]:
+    """All arrays of an ``.npz`` archive by name, without objects and without believing sizes.
+
+    Args:
+        data: The archive.
+        name: What to call it in messages.
+        error: Class of the error to raise.
+        max_bytes: No more than this is unpacked.
+
+    Raises:
+        InputError: Of the given class: no archive, a damaged one, or one that unpacks to more.
+    """
+    again = "copy or download it again"
+    arrays: dict[str, NDArray[Any]] = {}
+    total = 0
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.infolist():
+                total += member.file_size
+                if total > max_bytes:
+                    raise error(f"{name} unpacks to too much.", hint=again)
+                with archive.open(member) as handle:
+                    arrays[member.filename.removesuffix(".npy")] = _array_in(handle, member)
+    except error:
+        raise
+    except Exception as caught:  # A damaged archive can fail in any way.
+        raise error(
+            f"{name} is no archive of arrays, or damaged ({type(caught).__name__}).", hint=again
+        ) from caught
+    return arrays
+
+
+def _array_in(handle: IO[bytes], member: zipfile.ZipInfo) -> NDArray[Any]:
+    version = np.lib.format.read_magic(handle)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, kind = read_header(handle)
+    count = int(np.prod(shape, dtype=object)) if shape else 1
+    if kind.hasobject or count * kind.itemsize > member.file_size:
+        raise ValueError(f"{member.filename} is not a plain array")
+    raw = bytearray(handle.read(count * kind.itemsize))
+    flat = np.frombuffer(raw, kind, count=count)
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def output_path(
@@ -158,14 +251,16 @@ def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
     """
     target = output_path(path, force)
     temporary = _temporary_beside(target)
+    filled = False
     try:
         yield temporary
+        filled = True
         _flush(temporary)
         output_path(target, force)  # someone else may have written it meanwhile
         temporary.replace(target)
         _flush_folder(target.parent)
     except OSError as error:
-        if not _is_ours(error, temporary):
+        if not (filled or _is_ours(error, temporary)):
             raise
         raise output_error(target, error) from error
     finally:
@@ -193,8 +288,10 @@ def atomic_folder(path: str | Path, names: re.Pattern[str], force: bool = False)
     target = output_path(path, force, True, names)
     inside = target / "frames" if target.is_dir() else target
     temporary = _temporary_beside(inside, folder=True)
+    filled = False
     try:
         yield temporary
+        filled = True
         fresh = {file.name for file in temporary.iterdir()}
         for name in fresh:
             _flush(temporary / name)
@@ -211,7 +308,7 @@ def atomic_folder(path: str | Path, names: re.Pattern[str], force: bool = False)
             temporary.replace(target)
             _flush_folder(target.parent)
     except OSError as error:
-        if not _is_ours(error, temporary):
+        if not (filled or _is_ours(error, temporary)):
             raise
         raise output_error(target, error) from error
     finally:
@@ -251,10 +348,10 @@ def _flush_folder(path: Path) -> None:
     """Make the new name itself durable, where the system can."""
     if os.name != "posix":
         return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass  # some network file systems do not flush folders; the file itself is safe already
-    finally:
-        os.close(handle)
+    # Some folders may be written but not read, some file systems do not flush them; the file itself is safe already.
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

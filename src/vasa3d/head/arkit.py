@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasa3d.head.guards import Guard
-from vasa3d.head.linear import Closure, LinearHead, LinearHeadData, Term
+from vasa3d.head.linear import Closure, LinearHead, LinearHeadData, Term, check_indices
 from vasa3d.types import ARKIT_CHANNELS, F32, I32
 from vasa3d.weights import load_asset
 
@@ -53,6 +53,12 @@ class ArkitHead(LinearHead):
         self.landmark_bary: F32 = tensors["landmark_bary"]
         self.lip_rings: dict[str, I32] = _rings(tensors, "lip_ring.")
         self.lid_rings: dict[str, I32] = _rings(tensors, "lid_ring.")
+        count, landmarks = len(data.template), len(self.landmark_bary)
+        for name, vertices in [*self.lip_rings.items(), *self.lid_rings.items()]:
+            check_indices(name, vertices, (len(vertices),), count)
+        check_indices("mirror", self.mirror, (count,), count)
+        check_indices("weld", self.weld, (count,), count)
+        check_indices("landmark_faces", self.landmark_faces, (landmarks,), len(data.faces))
 
 
 @cache
@@ -67,7 +73,12 @@ def load_head() -> ArkitHead:
 
 
 def head_from_tensors(tensors: dict[str, NDArray[Any]], layout: dict[str, Any]) -> ArkitHead:
-    """Undo the quantisation of the asset (see ``training.head_asset``)."""
+    """Undo the quantisation of the asset (see ``training.head_asset``).
+
+    Raises:
+        KeyError: A tensor is absent.
+        ValueError: One does not fit the others.
+    """
     template = tensors["template"]
     count = len(template)
     identity = np.concatenate(
@@ -75,6 +86,7 @@ def head_from_tensors(tensors: dict[str, NDArray[Any]], layout: dict[str, Any]) 
     )
     expression = np.zeros((len(ARKIT_CHANNELS), count, 3), np.float32)
     for channel, (vertices, deltas) in enumerate(_lists(tensors, "expression")):
+        check_indices("expression.vertices", vertices, (len(deltas),), count)
         expression[channel, vertices] = deltas
     terms = tuple(
         Term((int(a), int(b)), vertices, deltas)
@@ -132,6 +144,7 @@ def _lists(tensors: dict[str, NDArray[Any]], name: str) -> list[tuple[I32, F32]]
     vertices = tensors[f"{name}.vertices"].astype(np.int32)
     deltas = tensors[f"{name}.deltas"].astype(np.float32)
     scale = tensors[f"{name}.scale"]
+    check_indices(f"{name}.starts", starts, (len(scale) + 1,), len(vertices) + 1)
     return [(vertices[a:b], deltas[a:b] * scale[i]) for i, (a, b) in enumerate(pairwise(starts))]
 
 

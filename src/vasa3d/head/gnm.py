@@ -48,14 +48,15 @@ def load_gnm(arrays: dict[str, NDArray[Any]], source: str) -> LinearHead:
     """
     sizes = _checked_sizes(arrays, source)
     parents = _parents(arrays["joint_parent_indices"], source)
-    faces = np.ascontiguousarray(arrays["triangles"], np.int32)
+    faces = np.ascontiguousarray(arrays["triangles"], np.int64)
     if faces.min(initial=0) < 0 or faces.max(initial=-1) >= sizes["V"]:
         raise InputError(f"triangles in {source} name vertices that do not exist.", hint=_HINT)
     pose = arrays.get("pose_correctives_regressor")
-    if pose is not None and np.any(pose):
-        if pose.shape != (9 * sizes["J"], 3 * sizes["V"]):
+    if pose is not None and (pose.dtype.kind not in "iuf" or np.any(pose)):
+        if pose.dtype.kind not in "iuf" or pose.shape != (9 * sizes["J"], 3 * sizes["V"]):
             raise InputError(
-                f"pose_correctives_regressor in {source} has shape {pose.shape}.", hint=_HINT
+                f"pose_correctives_regressor in {source} holds {pose.dtype} of shape {pose.shape}.",
+                hint=_HINT,
             )
         pose = np.asarray(pose, np.float32).reshape(9 * sizes["J"], sizes["V"], 3)
     else:
@@ -68,7 +69,7 @@ def load_gnm(arrays: dict[str, NDArray[Any]], source: str) -> LinearHead:
         LinearHeadData(
             name="gnm",
             template=real("template_vertex_positions"),
-            faces=faces,
+            faces=faces.astype(np.int32),
             identity=real("vertex_identity_basis"),
             expression=real("expression_basis"),
             expression_names=tuple(str(name) for name in arrays["expression_names"]),
@@ -91,12 +92,19 @@ def _checked_sizes(arrays: dict[str, NDArray[Any]], source: str) -> dict[str, in
         value = arrays.get(name)
         if value is None:
             raise InputError(f"{source} lacks {name}.", hint=_HINT)
-        fits = value.ndim == len(shape) and all(
-            sizes.setdefault(want, got) == got if isinstance(want, str) else want == got
-            for want, got in zip(shape, value.shape, strict=False)
+        numbers = value.dtype.kind in "iuf" or name in _NAMES
+        fits = (
+            numbers
+            and value.ndim == len(shape)
+            and all(
+                sizes.setdefault(want, got) == got if isinstance(want, str) else want == got
+                for want, got in zip(shape, value.shape, strict=False)
+            )
         )
         if not fits or (name in _NUMBERS and not np.isfinite(value).all()):
-            raise InputError(f"{name} in {source} has shape {value.shape}.", hint=_HINT)
+            raise InputError(
+                f"{name} in {source} holds {value.dtype} of shape {value.shape}.", hint=_HINT
+            )
     return sizes
 
 
@@ -111,6 +119,8 @@ def _parents(indices: NDArray[Any], source: str) -> tuple[int, ...]:
 def _groups(arrays: dict[str, NDArray[Any]], count: int) -> dict[str, NDArray[np.bool_]]:
     """Vertex groups as masks, under the file's own names."""
     names, groups = arrays.get("vertex_group_names"), arrays.get("vertex_groups")
-    if names is None or groups is None or groups.shape != (len(names), count):
+    if names is None or groups is None or groups.dtype.kind not in "biuf":
         return {}
-    return {str(name): group > 0.5 for name, group in zip(names, groups, strict=True)}
+    if groups.shape != (names.size, count):
+        return {}
+    return {str(name): group > 0.5 for name, group in zip(names.ravel(), groups, strict=True)}

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vasa3d.head.guards import Guard
 from vasa3d.head.model import HeadModel, Mask
@@ -67,7 +68,7 @@ class Closure:
 
 @dataclass(frozen=True)
 class LinearHeadData:
-    """Arrays of a linear head.
+    """Arrays of a linear head. Shapes and indices are held against each other: compiled code believes them.
 
     Attributes:
         name: Short name of the model.
@@ -104,6 +105,56 @@ class LinearHeadData:
     terms: tuple[Term, ...] = ()
     closures: tuple[Closure, ...] = ()
     guards: tuple[Guard, ...] = ()
+
+    def __post_init__(self) -> None:
+        count, modes = len(self.template), len(self.identity)
+        channels, joints = len(self.expression_names), len(self.joint_names)
+        _check_shape("template", self.template, (count, 3))
+        _check_shape("identity", self.identity, (modes, count, 3))
+        _check_shape("expression", self.expression, (channels, count, 3))
+        _check_shape("joints", self.joints, (joints, 3))
+        _check_shape("joints_identity", self.joints_identity, (modes, joints, 3))
+        _check_shape("weights", self.weights, (count, joints))
+        if self.pose is not None:
+            _check_shape("pose", self.pose, (9 * joints, count, 3))
+        for name, mask in self.regions.items():
+            _check_shape(name, mask, (count,))
+        check_indices("faces", self.faces, (len(self.faces), 3), count)
+        parents = self.joint_parents
+        if len(parents) != joints or not all(-1 <= p < j for j, p in enumerate(parents)):
+            raise ValueError("joint_parents must be a tree in which parents come first")
+        for term in self.terms:
+            check_indices("channels of a term", np.array(term.channels), (2,), channels)
+            check_indices("vertices of a term", term.vertices, (len(term.vertices),), count)
+            _check_shape("deltas of a term", term.deltas, (len(term.vertices), 3))
+        for closure in self.closures:
+            sources = closure.coefficients.shape
+            check_indices("channel of a closure", np.array([closure.channel]), (1,), channels)
+            check_indices("vertices of a closure", closure.vertices, sources[:1], count)
+            check_indices("sources of a closure", closure.sources, sources, count)
+        for guard in self.guards:
+            check_indices("joint of a guard", np.array([guard.joint]), (1,), joints)
+            check_indices("vertices of a guard", guard.vertices, (len(guard.vertices),), count)
+            _check_shape("margins of a guard", guard.margins, (len(guard.vertices),))
+            _check_shape("axis of a guard", guard.axis, (3,))
+            _check_shape("falloffs of a guard", guard.falloffs, (len(guard.heights),))
+            _check_shape("growth of a guard", guard.growth, (modes,))
+
+
+def _check_shape(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+
+
+def check_indices(name: str, values: NDArray[Any], shape: tuple[int, ...], count: int) -> None:
+    """Refuse indices of another shape, or outside [0, count).
+
+    Raises:
+        ValueError: They are.
+    """
+    _check_shape(name, values, shape)
+    if values.size and not 0 <= values.min() <= values.max() < count:
+        raise ValueError(f"{name} must lie in [0, {count})")
 
 
 class LinearHead(HeadModel):

@@ -20,6 +20,12 @@ _REFUSED_OPCODES = {
     "INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER",
 }  # fmt: skip
 _MAX_MEMO = 1_000_000
+_MAX_OPCODES = 1_000_000
+"""A model file has some hundreds; each costs memory of its own."""
+_MAX_BYTES = 1 << 30
+"""Of all arrays together: a few bytes can name the same array many times, or a sparse one of any size."""
+_MAX_SPARSE_BYTES = 1 << 27
+"""Of one sparse matrix made dense; that of joints has a hundred times less."""
 _NUMBER_TYPE = re.compile(r"[<>|=]?[fiub][1248]")
 _MAX_NESTING = 6
 
@@ -114,10 +120,14 @@ def read_pickle(data: bytes) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise PickleRefused("the file does not hold a dictionary")
     arrays = {}
+    left = _MAX_BYTES
     for name, value in loaded.items():
         array = _as_array(value, _MAX_NESTING)
         if isinstance(name, str) and array is not None:
             arrays[name] = array
+            left -= array.nbytes
+            if left < 0:
+                raise PickleRefused("the arrays in the file are too large")
     return arrays
 
 
@@ -154,7 +164,9 @@ class _Reader(pickle.Unpickler):
 def _scan(data: bytes) -> None:
     """Refuse opcodes that no model file needs before any of them runs."""
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if number >= _MAX_OPCODES:
+                raise PickleRefused("the file holds too many objects")
             if opcode.name in _REFUSED_OPCODES:
                 raise PickleRefused(f"the file uses the opcode {opcode.name}")
             if "PUT" in opcode.name and isinstance(argument, int) and argument > _MAX_MEMO:
@@ -209,11 +221,13 @@ def _sparse(record: _Sparse) -> NDArray[Any]:
     state = record.state
     data, indices, starts = (_dense(state[key]) for key in ("data", "indices", "indptr"))
     rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
-    if not 0 < rows * columns <= 100 * max(len(data), 1) * max(rows, columns, 1):
+    if min(rows, columns) < 1 or rows * columns * data.itemsize > _MAX_SPARSE_BYTES:
         raise PickleRefused("a sparse matrix in the file has an impossible shape")
     from scipy.sparse import csc_matrix
 
-    return csc_matrix((data, indices, starts), shape=(rows, columns)).toarray()
+    matrix = csc_matrix((data, indices, starts), shape=(rows, columns))
+    matrix.check_format(full_check=True)  # compiled code believes the indices
+    return matrix.toarray()
 
 
 def _chumpy(state: dict[str, Any], depth: int) -> NDArray[Any] | None:
