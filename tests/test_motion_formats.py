@@ -1,6 +1,7 @@
 """Motion files: round trips, the iPhone app's layout, and everything that can be wrong with a file."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -95,6 +96,10 @@ def break_nan(lines: list[str]) -> list[str]:
     return [*lines[:2], lines[2].replace("0.5", "nan", 1)]
 
 
+def break_inf(lines: list[str]) -> list[str]:
+    return [*lines[:2], lines[2].replace("0.5", "1e999", 1)]
+
+
 def break_row(lines: list[str]) -> list[str]:
     return [*lines[:2], lines[2].rsplit(",", 3)[0]]
 
@@ -114,6 +119,7 @@ def break_all_rows(lines: list[str]) -> list[str]:
         break_timecode,
         break_number,
         break_nan,
+        break_inf,
         break_row,
         break_range,
         break_all_rows,
@@ -140,8 +146,12 @@ def test_other_files_are_a_clear_error(tmp_path: Path, data: bytes) -> None:
         read_motion(path)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.csv", tmp_path):
+def test_what_is_no_plain_file(tmp_path: Path) -> None:
+    paths = [tmp_path / "none.csv", tmp_path]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.csv")
+        paths += [tmp_path / "pipe.csv", Path("/dev/zero")]
+    for path in paths:
         with pytest.raises(MotionFileError):
             read_motion(path)
 

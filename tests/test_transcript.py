@@ -176,12 +176,45 @@ def test_phones_with_times(tmp_path: Path) -> None:
     "text",
     ["{", "[]", "{}", '[{"word": "a"}]', '[{"word": "a", "start": "x", "end": 1}]', "7", '["a"]',
      '[{"word": "my", "start": 2, "end": 1}]',
-     '[{"word": "my", "start": 2, "end": 3}, {"word": "lips", "start": 1, "end": 2}]'],
+     '[{"word": "my", "start": 2, "end": 3}, {"word": "lips", "start": 1, "end": 2}]',
+     '[{"word": "my", "start": NaN, "end": 1}]', '[{"word": "my", "start": 0, "end": 1e999}]',
+     '[{"phone": "M", "start": 0, "end": NaN}]', '[{"phone": "M", "start": -Infinity, "end": 1}]',
+     '[{"word": "my", "start": 0, "end": 1' + "0" * 400 + "}]", "[" * 100_000],
 )  # fmt: skip
 def test_damaged_json_is_a_clear_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError) as caught:
         read_transcript(write(tmp_path / "bad.json", text))
     assert caught.value.message.endswith(".")
+
+
+def grid_text(*values: object) -> bytes:
+    body = ('"' + v + '"' if isinstance(v, str) and v.isalpha() else str(v) for v in values)
+    return ('File type = "ooTextFile"\nObject class = "TextGrid"\n' + "\n".join(body)).encode()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(0, 1, 1, "IntervalTier", "words", 0, 1, -3, 0, 1, "my"), (0, 1, "1e999", "IntervalTier"),
+     (0, 1, 1, "IntervalTier", "words", 0, 1, 1, 0, "1e999", "my"), (0, 1, 10**15),
+     (0, 1, 10**15, "IntervalTier", "words", 0, 1, -2, "TextTier", "b", 0, 1, -2),
+     (0, 1, 1, "IntervalTier", "words", 0, 1, 99, 0, 1, "my")],
+)  # fmt: skip
+def test_damaged_textgrids_are_clear_errors(tmp_path: Path, values: tuple[object, ...]) -> None:
+    (tmp_path / "bad.TextGrid").write_bytes(grid_text(*values))
+    with pytest.raises(InputError) as caught:
+        read_transcript(tmp_path / "bad.TextGrid")
+    assert caught.value.message.endswith(".")
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_file_of_another_kind_is_not_read_out(tmp_path: Path, as_text: bool) -> None:
+    other = write(tmp_path / "words.docx", "my lips")
+    with pytest.raises(InputError, match="ends in neither"):
+        read_transcript(str(other) if as_text else other)
+    with pytest.raises(InputError, match="folder"):
+        (tmp_path / "words.txt").mkdir()
+        read_transcript(tmp_path / "words.txt")
+    assert read_transcript("my lips " * 1000).words
 
 
 @pytest.mark.parametrize("source", ["", "  ", "漢字", "missing.txt", Path("missing.json")])

@@ -7,11 +7,13 @@ around them, so both forms reduce to the same list of numbers and quoted strings
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vasa3d.errors import InputError
+from vasa3d.files import read_limited
 
 _MAX_BYTES = 16 * 1024 * 1024
 _HINT = "give a Praat TextGrid in text form, with a tier named phones"
@@ -45,14 +47,8 @@ def read_textgrid(path: str | Path) -> dict[str, list[Interval]]:
     Raises:
         InputError: The file is missing, too large, or not a TextGrid.
     """
-    path = Path(path)
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path.name} is too large to be a TextGrid.", hint=_HINT)
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", hint=_HINT) from error
-    return parse_textgrid(data, path.name)
+    data = read_limited(path, "a TextGrid", InputError, _MAX_BYTES)
+    return parse_textgrid(data, Path(path).name)
 
 
 def parse_textgrid(data: bytes, name: str = "TextGrid") -> dict[str, list[Interval]]:
@@ -77,9 +73,14 @@ def parse_textgrid(data: bytes, name: str = "TextGrid") -> dict[str, list[Interv
 
 def _number(text: str, name: str) -> float:
     try:
-        return float(text)
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError("infinite")
     except ValueError as error:
-        raise InputError(f"{name} holds {text!r} where a number belongs.", hint=_HINT) from error
+        raise InputError(
+            f"{name} holds {text[:40]!r} where a number belongs.", hint=_HINT
+        ) from error
+    return value
 
 
 def _tiers(values: list[str | float]) -> dict[str, list[Interval]]:
@@ -90,8 +91,8 @@ def _tiers(values: list[str | float]) -> dict[str, list[Interval]]:
         kind, name, count = str(values[at]), str(values[at + 1]), int(values[at + 4])
         at += 5
         width = 3 if kind == "IntervalTier" else 2
-        if at + count * width > len(values):
-            raise ValueError("more intervals promised than there are")
+        if not 0 <= count * width <= len(values) - at:
+            raise ValueError("other intervals promised than there are")
         entries = [values[at + i * width : at + (i + 1) * width] for i in range(count)]
         at += count * width
         if kind == "IntervalTier":

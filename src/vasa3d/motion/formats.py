@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vasa3d.errors import MotionFileError, OutputError
-from vasa3d.files import atomic_file
+from vasa3d.files import atomic_file, read_limited, unpack_arrays
 from vasa3d.types import ARKIT_CHANNELS, DEFAULT_FPS, F32, NUM_CHANNELS, MotionLatents
 
 _HEAD_COLUMNS = ("HeadYaw", "HeadPitch", "HeadRoll")
@@ -70,22 +69,9 @@ def read_motion(path: str | Path) -> MotionLatents:
         MotionFileError: The file is missing, too large, of another kind, or its columns or
             numbers are wrong.
     """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise MotionFileError(
-                f"{path.name} has {size / 2**20:.0f} MB, more than motion files may have.",
-                hint="cut it into shorter takes",
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise MotionFileError(
-            f"{path} cannot be read: {error.strerror}.", hint="check the path of the motion file"
-        ) from error
-    if data[:4] == b"PK\x03\x04":
-        return _read_npz(data, path.name)
-    return _read_csv(data, path.name)
+    data = read_limited(path, "a motion", MotionFileError, _MAX_BYTES)
+    name = Path(path).name
+    return _read_npz(data, name) if data[:4] == b"PK\x03\x04" else _read_csv(data, name)
 
 
 def _csv_bytes(latents: MotionLatents) -> bytes:
@@ -221,20 +207,12 @@ def _fps_of(times: list[str]) -> float:
 
 
 def _read_npz(data: bytes, name: str) -> MotionLatents:
+    arrays = unpack_arrays(data, name, MotionFileError, _MAX_BYTES)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
-                raise MotionFileError(f"{name} unpacks to too much.", hint=_NPZ_HINT)
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            layout = str(arrays["layout"])
-            dyn, pose = np.asarray(arrays["dyn"]), np.asarray(arrays["pose"])
-            fps = float(arrays["fps"])
-    except MotionFileError:
-        raise
-    except Exception as error:
-        raise MotionFileError(
-            f"{name} is not a motion file or is damaged: {error}.", hint=_NPZ_HINT
-        ) from error
+        layout, fps = str(arrays["layout"]), float(arrays["fps"])
+        dyn, pose = arrays["dyn"], arrays["pose"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MotionFileError(f"{name} is not a motion file.", hint=_NPZ_HINT) from error
     if layout != "arkit52" or dyn.ndim != 2 or dyn.dtype.kind != "f" or pose.dtype.kind != "f":
         raise MotionFileError(f"{name} holds no arkit52 motion.", hint=_NPZ_HINT)
     return _checked(dyn, pose, fps, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from vasa3d.audio.features import FRAME_RATE
 from vasa3d.audio.textgrid import Interval, read_textgrid
 from vasa3d.errors import InputError
+from vasa3d.files import read_limited
 from vasa3d.motion import coarticulation
 from vasa3d.motion.alignment import Follower, align
 from vasa3d.motion.phones import MASKED, SILENT, Segment, arpabet_parts, ipa_parts, to_frames
@@ -43,6 +45,11 @@ LEAST_FIT = -1.0
 _HINT = (
     "give text, or a .txt, .TextGrid or .json file with words or phones and their times in seconds"
 )
+_SUFFIXES = (".txt", ".textgrid", ".json")
+_MAX_BYTES = 16 * 1024 * 1024
+_DAMAGED = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 _FOLLOW_SECONDS = 1.0
 _VOWELS = {SOUND_INDEX[name] for name in ("U", "O", "A", "E", "I", "AH")}
 _SURE = 0.97
@@ -80,11 +87,16 @@ def read_transcript(source: str | Path | Transcript, language: str = "") -> Tran
     path = _file(source)
     if path is None:
         return _of_text(str(source), language)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InputError(
+            f"{path} is a file, but its name ends in neither .txt, .TextGrid nor .json.", hint=_HINT
+        )
     if path.suffix.lower() == ".textgrid":
         return _of_grid(read_textgrid(path), language)
+    data = read_limited(path, "a transcript", InputError, _MAX_BYTES)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read as text.", hint=_HINT) from error
     if path.suffix.lower() == ".json":
         return _of_json(text, path.name, language)
@@ -95,8 +107,11 @@ def _file(source: str | Path) -> Path | None:
     """The file that a source names; None for text."""
     if isinstance(source, Path):
         return source
-    if source.lower().endswith((".txt", ".json", ".textgrid")) and "\n" not in source:
+    if source.lower().endswith(_SUFFIXES) and "\n" not in source:
         return Path(source)
+    with suppress(OSError, RuntimeError, ValueError):  # most texts are no possible paths
+        if Path(source).expanduser().is_file():
+            return Path(source)
     return None
 
 
@@ -124,7 +139,7 @@ def _of_json(text: str, name: str, language: str) -> Transcript:
             rows = rows.get("phones") or rows.get("words")
         kind = "phone" if "phone" in rows[0] else "word"
         intervals = [Interval(float(r["start"]), float(r["end"]), str(r[kind])) for r in rows]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{name} is no list of words or phones with times.", hint=_HINT) from error
     return _of_intervals(kind, intervals, language)
 
@@ -150,6 +165,7 @@ def _parts(label: str) -> Any:
 def _of_words(intervals: Sequence[Interval], language: str) -> Transcript:
     spoken = [p for p in intervals if p.label.strip().lower() not in SILENT]
     language = language or language_of(" ".join(p.label for p in spoken))
+    _check_times([(p.start, p.end, None) for p in spoken])
     segments: list[Segment] = []
     words, unknown = [], []
     for item in spoken:
@@ -161,13 +177,14 @@ def _of_words(intervals: Sequence[Interval], language: str) -> Transcript:
             unknown.append(item.label)
     if not words:
         raise InputError("the transcript holds no word that can be read.", hint=_HINT)
-    _check_times(segments)
     return Transcript(tuple(words), tuple(segments), tuple(unknown))
 
 
 def _check_times(segments: Sequence[Segment]) -> None:
     starts = [start for start, *_ in segments]
-    if any(end < start or start < 0 for start, end, _ in segments) or starts != sorted(starts):
+    # NaN is in no range.
+    sane = all(0 <= start <= end < np.inf for start, end, _ in segments)
+    if not sane or starts != sorted(starts):
         raise InputError("the times of the transcript are not in order.", hint=_HINT)
 
 
