@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from vasa3d.errors import InputError
+from vasa3d.errors import InputError, OutputError
 from vasa3d.geometry.meshes import closest_points
 from vasa3d.head import load_head
 from vasa3d.head.arkit import head_from_tensors
-from vasa3d.training.head_asset import pack
+from vasa3d.training.head_asset import pack, write_asset
 from vasa3d.training.head_decimate import decimate
 from vasa3d.training.head_eyes import _faces as eye_faces
 from vasa3d.training.head_loops import face, ramp
@@ -153,3 +155,11 @@ def test_packing_loses_almost_nothing() -> None:
     assert (again.lip_rings["upper"] == head.lip_rings["upper"]).all()
     for mine, theirs in zip(again.data.closures, head.data.closures, strict=True):
         assert np.allclose(mine.coefficients, theirs.coefficients)
+
+
+def test_an_asset_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    tensors = {"x": np.arange(3)}
+    write_asset(tmp_path / "new" / "head.safetensors", tensors, {}, {})
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["head.safetensors"]
+    with pytest.raises(OutputError, match="is a folder"):
+        write_asset(tmp_path / "new", tensors, {}, {})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from vasa3d.errors import InputError
 from vasa3d.evaluation.motion import (
@@ -68,4 +69,17 @@ def test_real_takes_are_read_from_motion_files(tmp_path: Path) -> None:
     write_motion(tmp_path / "one.csv", nodding())
     takes = real_heads(tmp_path)
     assert list(takes) == ["one"]
+    turns = Rotation.from_rotvec(nodding().pose[:, :3]).as_matrix()
+    np.savez(tmp_path / "talking.npz", R=turns, fps=25.0)
+    write_motion(tmp_path / "two.npz", nodding())
+    assert set(real_heads(tmp_path)) == {"one", "two", "talking"}
+    for name, content in (("cut", b"PK\x03\x04"), ("text", b"hello")):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            real_heads(tmp_path)
+        (tmp_path / f"{name}.npz").unlink()
+    np.savez(tmp_path / "flat.npz", R=turns[0], fps=25.0)
+    with pytest.raises(InputError, match="no take of head motion"):
+        real_heads(tmp_path)
+    (tmp_path / "flat.npz").unlink()
     assert head_figures(takes["one"])["head_std"] == pytest.approx(3.0 / np.sqrt(2.0), rel=0.02)

@@ -62,8 +62,28 @@ def test_our_own_jaw_fits_itself(tmp_path: Path, capsys: pytest.CaptureFixture[s
     row = json.loads(capsys.readouterr().out)["takes"]["demo.flac"]
     assert row["lag_ms"] == pytest.approx(-66.7, abs=8.0)
     assert row["best_correlation"] > 0.97 > row["jaw_correlation"] > 0.2
-    with pytest.raises(InputError, match="no captured take"):
+    with pytest.raises(InputError, match="no file"):
         read_jaw(tmp_path / "none.npz")
+    (tmp_path / "bs_names.txt").write_text("brow\nnose\n")
+    with pytest.raises(InputError, match="names no jaw"):
+        read_jaw(tmp_path / "take.npz")
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{"weights": np.zeros(9)}, {"weights": np.zeros((9, 3))}, {"weights": np.full((9, 2), np.nan)},
+     {"fps": 0.0}, {"fps": np.nan}, {"fps": "x"}, {"weights": np.array([[None, 1]])}, {}],
+)  # fmt: skip
+def test_what_is_no_captured_take_is_a_clear_error(tmp_path: Path, arrays: dict) -> None:
+    (tmp_path / "bs_names.txt").write_text("brow\njawOpen\n")
+    take = tmp_path / "take.npz"
+    np.savez(take, **({"weights": np.zeros((9, 2)), "fps": 30.0} | arrays))
+    if not arrays:
+        assert len(read_jaw(take)[0]) == 9
+        take.write_bytes(take.read_bytes()[:-40])
+    with pytest.raises(InputError) as caught:
+        read_jaw(take)
+    assert caught.value.message.endswith(".")
 
 
 def dictionary(path: Path) -> Path:

@@ -23,6 +23,24 @@ def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     assert "vasa3d[pretrained]" in caught.value.hint
 
 
+def test_weights_in_pickles_are_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import SimpleNamespace
+
+    asked: dict[str, object] = {}
+
+    def refuse(folder: str, **options: object) -> None:
+        asked.update(options)
+        raise OSError("no model.safetensors")
+
+    fake = SimpleNamespace(AutoModel=SimpleNamespace(from_pretrained=refuse))
+    monkeypatch.setitem(sys.modules, "transformers", fake)
+    with pytest.raises(InputError) as caught:
+        PretrainedVoice("anywhere")
+    assert asked == {"local_files_only": True, "use_safetensors": True}
+    assert "model.safetensors" in caught.value.hint
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers = pytest.importorskip("transformers", reason="the extra 'pretrained' is absent")

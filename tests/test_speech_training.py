@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vasa3d.errors import MissingError
+from vasa3d.errors import InputError, MissingError
 from vasa3d.motion.phones import MASKED, to_frames
 from vasa3d.motion.speech import SOUND_INDEX, SOUND_VISEME, SOUNDS, VISEMES, weights_from_tensors
 from vasa3d.training import speech_augment as augment
@@ -97,6 +97,8 @@ def test_training_learns_and_resumes_where_it_stopped(tmp_path: Path) -> None:
     whole, parts = run(tmp_path / "whole", [40]), run(tmp_path / "parts", [7, 21, 40])
     for name, value in whole.average.items():
         np.testing.assert_allclose(parts.average[name], value, atol=1e-5)
+    with pytest.raises(InputError, match="other settings"):
+        Trainer(CONFIG, 4, tmp_path / "parts" / "checkpoint.safetensors")
     source = learnable()
     figures = measure(whole.averaged(), [(source.mels.astype(np.float32), source.labels)])
     assert figures["frame_accuracy"] > 0.15

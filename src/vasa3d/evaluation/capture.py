@@ -15,6 +15,7 @@ import numpy as np
 from vasa3d.audio.features import FRAME_RATE, log_mel
 from vasa3d.errors import InputError
 from vasa3d.pipeline import speak
+from vasa3d.training.capture import rig_take
 from vasa3d.types import F32, AudioClip
 
 JAWS = ("mouth_stretch_c", "jawOpen")
@@ -28,20 +29,15 @@ def read_jaw(path: str | Path) -> tuple[F32, float]:
     """(T,) jaw of a captured take, and its frames a second.
 
     Raises:
-        InputError: Not such a take.
+        InputError: Not such a take, or without a jaw.
     """
-    path = Path(path)
-    try:
-        names = (path.parent / "bs_names.txt").read_text(encoding="utf-8").split()
-        with np.load(path) as data:
-            weights, fps = np.asarray(data["weights"], np.float32), float(data["fps"])
-        column = next(names.index(name) for name in JAWS if name in names)
-        return weights[:, column], fps
-    except (OSError, ValueError, KeyError, IndexError, StopIteration) as error:
+    names, weights, fps = rig_take(Path(path))
+    column = next((names.index(name) for name in JAWS if name in names), None)
+    if column is None:
         raise InputError(
-            f"{path} is no captured take.",
-            hint="give an .npz with weights and fps, and bs_names.txt beside it",
-        ) from error
+            f"{path} names no jaw.", hint=f"name a column {' or '.join(JAWS)} in bs_names.txt"
+        )
+    return weights[:, column].astype(np.float32), fps
 
 
 def capture_figures(clip: AudioClip, jaw: F32, fps: float, *, seed: int = 0) -> dict[str, float]:

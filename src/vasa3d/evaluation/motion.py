@@ -68,14 +68,12 @@ def real_heads(folder: Path) -> dict[str, F32]:
         folder: Motion files (.csv, .npz) of ``vasa3d motion`` or an iPhone, or head motion takes (.npz with ``R``).
 
     Raises:
-        InputError: There are none of at least two seconds.
+        InputError: There are none of at least two seconds, or one cannot be read.
     """
-    takes: dict[str, F32] = {}
-    with_rotations = [p for p in sorted(folder.glob("*.npz")) if "R" in np.load(p).files]
-    if with_rotations:
-        takes = {n: t for n, t in head_takes(folder).items() if n in TALKING_TAKES}
+    turned = head_takes(folder)
+    takes = {name: take for name, take in turned.items() if name in TALKING_TAKES}
     for path in sorted([*folder.glob("*.csv"), *folder.glob("*.npz")]):
-        if path not in with_rotations:
+        if path.suffix == ".csv" or path.stem not in turned:
             motion = read_motion(path)
             takes[path.stem] = resampled(motion.pose[:, :3], motion.fps).astype(np.float32)
     takes = {n: t for n, t in takes.items() if len(t) >= _LEAST_SECONDS * DEFAULT_FPS}

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.head.guards import SOFTNESS_METRES, Guard
 from vasa3d.types import F32
 
@@ -68,7 +69,7 @@ class TorchHead:
         for channel, vertices, sources, coefficients in self.closures:
             gap = (rest_delta[sources] * coefficients[..., None]).sum(dim=1)
             moved = moved.index_add(1, vertices, expression[:, channel, None, None] * gap)
-        rotations = rotation_matrices(joints)
+        rotations = axis_angle_to_matrix(joints)
         if self.pose is not None:
             eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
             feature = (rotations - eye).flatten(1)
@@ -113,28 +114,6 @@ class _TorchGuard:
         soft = torch.sqrt((length - limit) ** 2 + SOFTNESS_METRES**2)
         added = 0.5 * (limit - length + soft) / length
         return vertices.index_add(1, self.vertices, added[..., None] * offset)
-
-
-def rotation_matrices(axis_angle: Tensor) -> Tensor:
-    """Rodrigues' formula with safe gradients at zero.
-
-    Args:
-        axis_angle: (..., 3) radians.
-
-    Returns:
-        (..., 3, 3) rotations of column vectors.
-    """
-    square = (axis_angle * axis_angle).sum(dim=-1, keepdim=True)
-    small = square < 1e-8
-    angle = torch.where(small, torch.ones_like(square), square).sqrt()
-    sinc = torch.where(small, 1.0 - square / 6.0, torch.sin(angle) / angle)
-    versine = torch.where(small, 0.5 - square / 24.0, (1.0 - torch.cos(angle)) / angle.square())
-    x, y, z = axis_angle.unbind(dim=-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1)
-    cross = cross.reshape(*axis_angle.shape[:-1], 3, 3)
-    eye = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
-    return eye + sinc[..., None] * cross + versine[..., None] * (cross @ cross)
 
 
 def chain(

@@ -22,7 +22,11 @@ class PretrainedVoice:
     """A pretrained network as an ear.
 
     Args:
-        folder: What ``save_pretrained`` of ``transformers`` wrote: ``config.json`` and weights.
+        folder: What ``save_pretrained`` of ``transformers`` wrote: ``config.json`` and ``model.safetensors``.
+
+    Attributes:
+        folder: As given.
+        size: Features at each frame.
 
     Raises:
         MissingError: ``transformers`` is not installed.
@@ -37,11 +41,14 @@ class PretrainedVoice:
                 "transformers is not installed.", hint='pip install "vasa3d[pretrained]"'
             ) from error
         try:
-            self._model: Any = AutoModel.from_pretrained(str(folder), local_files_only=True)
+            # Weights in any other form are pickles, which can run code.
+            self._model: Any = AutoModel.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True
+            )
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{folder} holds no pretrained network.",
-                hint="give the folder of a Wav2Vec2 or HuBERT model with its config.json",
+                hint="give the folder of a Wav2Vec2 or HuBERT model: config.json and model.safetensors",
             ) from error
         if not hasattr(self._model, "feature_extractor"):
             raise InputError(
@@ -49,6 +56,7 @@ class PretrainedVoice:
                 hint="give the folder of a Wav2Vec2 or HuBERT model",
             )
         self._model.eval()
+        self.folder = Path(folder)
         self.size = int(self._model.config.hidden_size)
 
     def hear(self, samples: F32) -> F32:

@@ -3,24 +3,30 @@
 - ``facegood``: an actor's mouth as weights of a rig, 30 frames a second, with sound. The rig's shapes become ARKit
   channels by their meaning and size; brows and eyes do not move in these takes.
 - head motion takes: rotations of heads (LivePortrait templates), 20-30 frames a second.
-- video: clips with sound of one face each, tracked once and cached.
+- video: clips with sound of one face each, tracked once and kept in the work folder (``work``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from vasa3d.audio.clips import load_audio
-from vasa3d.errors import FaceError
+from vasa3d.errors import FaceError, InputError
+from vasa3d.files import read_arrays, read_limited
 from vasa3d.portrait.smoothing import smooth
 from vasa3d.portrait.tracking import TRACKING_SIDE, track_frames
+from vasa3d.training.work import identity, kept_arrays
 from vasa3d.types import ARKIT_INDEX, DEFAULT_FPS, F32, NUM_CHANNELS, AudioClip, MotionLatents
 from vasa3d.video import read_video
+
+F64 = NDArray[np.float64]
 
 _RIG: dict[str, dict[str, float]] = {
     "mouth_stretch_c": {"jawOpen": 0.75},
@@ -42,6 +48,9 @@ _RIG: dict[str, dict[str, float]] = {
     "mouth_dimple_": {"mouthDimple": 0.7},
 }  # fmt: skip
 """ARKit channels of one unit of a rig weight, by the start of its name, side left out; both sides move alike."""
+
+_MAX_BYTES = 1 << 28
+_FPS = (1.0, 1000.0)
 
 TALKING_TAKES = ("d5", "d7", "d8", "talking", "shy", "laugh", "aggrieved", "open_lip")
 """Head motion takes in which somebody talks or feels; the others are exercises."""
@@ -71,14 +80,45 @@ def resampled(values: np.ndarray, fps: float, target: float = DEFAULT_FPS) -> np
     return values[low] * (1.0 - share) + values[low + 1] * share
 
 
+def rig_take(path: Path) -> tuple[list[str], F64, float]:
+    """What a captured take holds.
+
+    Args:
+        path: ``.npz`` with ``weights`` (T, W) and ``fps``; ``bs_names.txt`` beside it names the columns, one a line.
+
+    Returns:
+        W names, weights (T, W), frames a second.
+
+    Raises:
+        InputError: Not such a take.
+    """
+    arrays = read_arrays(path, "a captured take", InputError, _MAX_BYTES)
+    listed = read_limited(path.parent / "bs_names.txt", "a list of names", InputError, 1 << 20)
+    try:
+        names = listed.decode("utf-8").split()
+        weights, fps = arrays["weights"].astype(np.float64), float(arrays["fps"])
+        sane = weights.shape == (len(weights), len(names)) and np.isfinite(weights).all()
+        if not (sane and len(weights) > 1 and _FPS[0] <= fps <= _FPS[1]):
+            raise ValueError("arrays do not fit")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no captured take.",
+            hint="give an .npz with weights and fps, and bs_names.txt beside it",
+        ) from error
+    return names, weights, fps
+
+
 def facegood_channels(folder: Path) -> dict[str, MouthTake]:
-    """The takes by name."""
-    names = (folder / "bs_names.txt").read_text(encoding="utf-8").split()
+    """The takes by name.
+
+    Raises:
+        InputError: One of them cannot be read.
+    """
     takes = {}
     for path in sorted(folder.glob("bs_value_*.npz")):
         name = path.stem.removeprefix("bs_value_")
-        with np.load(path) as data:
-            weights = resampled(data["weights"].astype(np.float64), float(data["fps"]))
+        names, captured, fps = rig_take(path)
+        weights = resampled(captured, fps)
         channels = np.zeros((len(weights), NUM_CHANNELS), np.float32)
         for start, parts in _RIG.items():
             columns = [i for i, n in enumerate(names) if n.startswith(start)]
@@ -94,13 +134,28 @@ def facegood_channels(folder: Path) -> dict[str, MouthTake]:
 
 
 def head_takes(folder: Path) -> dict[str, F32]:
-    """(T, 3) rotations (axis-angle, radians) about their mean by take, at ``DEFAULT_FPS``, smoothed as tracking is."""
+    """(T, 3) rotations (axis-angle, radians) about their mean by take, at ``DEFAULT_FPS``, smoothed as tracking is.
+
+    Archives without rotations ``R`` are passed over.
+
+    Raises:
+        InputError: One of them cannot be read.
+    """
     takes = {}
     for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as data:
-            turns = Rotation.from_matrix(data["R"].astype(np.float64))
-            fps = float(data["fps"])
-        vectors = (turns.mean().inv() * turns).as_rotvec()
+        arrays = read_arrays(path, "a take of head motion", InputError, _MAX_BYTES)
+        if "R" not in arrays:
+            continue
+        try:
+            turns = Rotation.from_matrix(arrays["R"].astype(np.float64))
+            fps = float(arrays["fps"])
+            if not (len(turns) > 1 and _FPS[0] <= fps <= _FPS[1]):
+                raise ValueError("too short, or of an impossible rate")
+            vectors = (turns.mean().inv() * turns).as_rotvec()
+        except (KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+            raise InputError(
+                f"{path} is no take of head motion.", hint="give an .npz with R (T, 3, 3) and fps"
+            ) from error
         takes[path.stem] = smooth(resampled(vectors, fps), DEFAULT_FPS).astype(np.float32)
     return takes
 
@@ -120,34 +175,47 @@ class VideoTake:
     clip: AudioClip
 
 
-def tracked_clips(folder: Path, work: Path) -> Iterator[VideoTake]:
-    """All clips below a folder that show a face, tracked once and cached in ``work/tracked``.
+def video_files(folder: Path) -> list[Path]:
+    """Video files below a folder, in order of name."""
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in _VIDEO_SUFFIXES and p.is_file()
+    )
+
+
+def tracked_clips(folder: Path, work: Path, notes: list[str]) -> Iterator[VideoTake]:
+    """All clips below a folder that show a face, tracked once and kept in ``work/tracked``.
 
     Args:
         folder: Folder of video files, searched with its sub-folders.
-        work: Cache folder.
+        work: Work folder.
+        notes: A line is added for each clip that is passed over: it cannot be read, or has no face or sound.
 
     Yields:
-        Clips in order of name; those without a face or sound are passed over.
+        Clips in order of name.
     """
-    cache = work / "tracked"
-    cache.mkdir(parents=True, exist_ok=True)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _VIDEO_SUFFIXES):
-        stored = cache / f"{path.relative_to(folder).as_posix().replace('/', '_')}.npz"
-        if not stored.is_file():
-            try:
-                pictures, rate = read_video(path, fps=DEFAULT_FPS, max_side=TRACKING_SIDE)
-                motion = track_frames(pictures, rate).motion
-            except FaceError:
-                motion = MotionLatents.rest(0)
-            partial = stored.with_suffix(".partial.npz")
-            np.savez(partial, dyn=motion.dyn, pose=motion.pose)
-            partial.replace(stored)
-        with np.load(stored) as data:
-            if len(data["dyn"]):
-                yield VideoTake(
-                    path.name, MotionLatents(data["dyn"], data["pose"]), load_audio(path)
-                )
+    kept = work / "tracked"
+    kept.mkdir(parents=True, exist_ok=True)
+    for path in video_files(folder):
+        try:
+            clip = load_audio(path)
+            found = kept_arrays(kept, path.stem, identity(path), partial(_tracked, path))
+        except InputError as error:
+            notes.append(f"{error.message} The clip is passed over.")
+            continue
+        if len(found["dyn"]):
+            yield VideoTake(path.name, MotionLatents(found["dyn"], found["pose"]), clip)
+        else:
+            notes.append(f"{path} shows no face. The clip is passed over.")
+
+
+def _tracked(path: Path) -> dict[str, np.ndarray]:
+    """Motion of a clip; of no length where there is no face, so that it is looked for once only."""
+    try:
+        pictures, rate = read_video(path, fps=DEFAULT_FPS, max_side=TRACKING_SIDE)
+        motion = track_frames(pictures, rate).motion
+    except FaceError:
+        motion = MotionLatents.rest(0)
+    return {"dyn": motion.dyn, "pose": motion.pose}
 
 
 _VIDEO_SUFFIXES = {".mp4", ".mov", ".mpg", ".mpeg", ".mkv", ".webm", ".avi"}

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from vasa3d.files import atomic_file
 from vasa3d.head.arkit import METADATA_KEY
 from vasa3d.head.linear import LinearHeadData
 
@@ -95,8 +96,8 @@ def write_asset(
     # One entry: the writer does not keep the order of several, and the same head shall give the same bytes.
     metadata = {METADATA_KEY: json.dumps(description, sort_keys=True)}
     packed = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    save_file(packed, str(path), metadata=metadata)
-    path.chmod(0o644)
+    with atomic_file(path, force=True) as temporary:
+        temporary.write_bytes(save(packed, metadata=metadata))
 
 
 def _quantised(shapes: NDArray[np.floating], kind: type) -> tuple[NDArray[Any], NDArray[Any]]:

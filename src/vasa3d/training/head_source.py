@@ -19,10 +19,12 @@ from scipy.sparse import coo_matrix
 from scipy.spatial import KDTree
 
 from vasa3d.errors import InputError
+from vasa3d.files import read_arrays
 from vasa3d.types import ARKIT_CHANNELS
 
 F64 = NDArray[np.float64]
 SOURCE_FILE = "head/ict-facekit/ict_facekit_light.npz"
+_MAX_BYTES = 1 << 30
 
 PARTS: dict[str, tuple[int, int]] = {
     "face": (0, 9409),
@@ -91,17 +93,17 @@ def load_source(data_dir: Path) -> HeadSource:
             f"{path} does not exist.",
             hint="pass the folder that holds head/ with --data; docs/model-card.md tells what is in it",
         )
-    with np.load(path, allow_pickle=False) as archive:
-        missing = {"v0", "f", "idb", "exb", "exn"} - set(archive.files)
-        if missing:
-            raise InputError(
-                f"{path} lacks {', '.join(sorted(missing))}.", hint="download the file again"
-            )
-        neutral = archive["v0"].astype(np.float64) / 100.0
-        identity = archive["idb"].astype(np.float64) / 100.0
-        deltas = archive["exb"].astype(np.float64) / 100.0
-        names = [str(name) for name in archive["exn"]]
-        quads = archive["f"].astype(np.int64)
+    archive = read_arrays(path, "an archive of heads", InputError, _MAX_BYTES)
+    missing = {"v0", "f", "idb", "exb", "exn"} - set(archive)
+    if missing:
+        raise InputError(
+            f"{path} lacks {', '.join(sorted(missing))}.", hint="download the file again"
+        )
+    neutral = archive["v0"].astype(np.float64) / 100.0
+    identity = archive["idb"].astype(np.float64) / 100.0
+    deltas = archive["exb"].astype(np.float64) / 100.0
+    names = [str(name) for name in archive["exn"]]
+    quads = archive["f"].astype(np.int64)
     triangles = np.concatenate([quads[:, :3], quads[quads[:, 3] >= 0][:, [0, 2, 3]]])
     mirror = mirror_map(neutral)
     return HeadSource(

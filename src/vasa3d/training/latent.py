@@ -27,6 +27,7 @@ from vasa3d.motion.latents import ASSET, HIDDEN_UNITS, LATENT_SIZE, LatentCodec,
 from vasa3d.training.latent_data import TrackedPeople, clean_states, tracked_people
 from vasa3d.training.loop import Loop, LoopConfig, first_process_first
 from vasa3d.training.speech_data import seed_of
+from vasa3d.training.work import identity
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, F32, NUM_CHANNELS, Event
 from vasa3d.weights import register_asset
 
@@ -147,13 +148,19 @@ def train_latent(
 
     Yields:
         Progress of stages ``states``, ``people``, ``train`` and ``evaluate``; the last event's data are the figures.
+
+    Raises:
+        InputError: The work folder holds the checkpoint of another training.
     """
     config = config or LatentTrainingConfig()
     source, work = Path(data_dir), Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
+    notes: list[str] = []
     with first_process_first(config.loop.device):
         yield Event("states", message="gathering faces")
-        states = clean_states(source, work, seed)
+        states = clean_states(source, work, seed, notes)
+        for note in notes:
+            yield Event("states", message=note, warning=True)
         groups = []
         for g in range(config.groups):
             yield Event("people", g, config.groups, "tracking made-up people")
@@ -165,7 +172,8 @@ def train_latent(
             _choice(states, seed_of("test people", seed)), work, 8, 40, seed + 1, "test"
         )
     module = CodecTraining(channel_weights())
-    loop = Loop(module, config.loop, work / "latent-checkpoint.safetensors", seed)
+    material = identity(config.batch, states, groups)
+    loop = Loop(module, config.loop, work / "latent-checkpoint.safetensors", seed, material)
     yield from loop.run(_batches(states, groups, config.batch))
     if loop.rank != 0:
         return

@@ -2,7 +2,8 @@
 
 Clean states come from iPhone captures, motion capture of speech, tracked video, generated speech and random mixtures.
 Pairs come from made-up people: a random identity is posed, its 478 landmarks are projected with noise and given to
-the tracker's own fit, which knows the person from one resting picture only. Both are cached in a work folder.
+the tracker's own fit, which knows the person from one resting picture only. Both are kept in a work folder
+(``work``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vasa3d.portrait.landmarks import LandmarkHead
 from vasa3d.portrait.posefit import HeadState, PoseFitter
 from vasa3d.training.capture import facegood_channels, tracked_clips
 from vasa3d.training.speech_data import seed_of
+from vasa3d.training.work import files_below, identity, kept_arrays, shipped
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, F32, NUM_CHANNELS, Camera
 
 _SIDE = 512
@@ -51,33 +53,36 @@ class TrackedPeople:
     pose: F32
 
 
-def clean_states(data_dir: Path, work: Path, seed: int) -> dict[str, F32]:
-    """Expression channels (N, 52) by source; cached."""
-    path = work / "states.npz"
-    if not path.is_file():
+def clean_states(data_dir: Path, work: Path, seed: int, notes: list[str]) -> dict[str, F32]:
+    """Expression channels (N, 52) by source; cached.
+
+    Args:
+        data_dir: Folder that holds ``mocap``, ``video`` and ``speech``.
+        work: Work folder.
+        seed: Of every choice.
+        notes: What the user should know is added here.
+    """
+    phones, mouths = data_dir / "mocap" / "livelinkface", data_dir / "mocap" / "facegood"
+    readings, video = data_dir / "speech" / "ljspeech", data_dir / "video"
+
+    def made() -> dict[str, np.ndarray]:
         rng = seed_of("states", seed)
-        mocap = data_dir / "mocap"
-        phone = [read_motion(p).dyn for p in sorted((mocap / "livelinkface").glob("*.csv"))]
-        mouths = facegood_channels(mocap / "facegood").values()
-        states = {
-            "phone": np.concatenate(phone),
-            "capture": np.concatenate([take.channels for take in mouths]),
-            "video": np.concatenate(
-                [c.motion.dyn for c in tracked_clips(data_dir / "video", work)]
-            ),
-            "spoken": np.concatenate(list(_spoken(data_dir, rng))),
+        return {
+            "phone": np.concatenate([read_motion(p).dyn for p in sorted(phones.glob("*.csv"))]),
+            "capture": np.concatenate([t.channels for t in facegood_channels(mouths).values()]),
+            "video": np.concatenate([c.motion.dyn for c in tracked_clips(video, work, notes)]),
+            "spoken": np.concatenate(list(_spoken(readings, rng))),
             "random": random_states(20_000, rng),
         }
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **states)  # type: ignore[arg-type]
-        partial.replace(path)
-    with np.load(path) as data:
-        return {name: data[name] for name in data.files}
+
+    folders = [files_below(folder) for folder in (phones, mouths, video, readings)]
+    key = identity(seed, folders, shipped("head", "speech", "motion", "latent"))
+    return kept_arrays(work, "states", key, made)
 
 
-def _spoken(data_dir: Path, rng: np.random.Generator) -> Iterator[F32]:
+def _spoken(folder: Path, rng: np.random.Generator) -> Iterator[F32]:
     """Motion of the rules to readings, in random moods and directions of gaze."""
-    readings = sorted((data_dir / "speech" / "ljspeech").glob("*.ogg"))
+    readings = sorted(folder.glob("*.ogg"))
     for i in rng.permutation(len(readings))[:_SPOKEN_CLIPS]:
         gaze = rng.uniform(-20.0, 20.0, 2)
         controls = MotionControls(
@@ -118,24 +123,23 @@ def tracked_people(
 
     Args:
         states: (N, 52) states to draw from.
-        work: Cache folder.
+        work: Work folder.
         people: P.
         frames: M states of each; every person shows the same M states, so that people can be compared.
         seed: Of every choice.
         name: Of the cache file.
     """
-    path = work / f"people_{name}.npz"
-    if not path.is_file():
+
+    def made() -> dict[str, np.ndarray]:
         rng = seed_of(name, seed)
         head = load_head()
         truth = states[rng.choice(len(states), frames, replace=False)]
         parts = [_person(head, truth, rng) for _ in range(people)]
         seen, pose = (np.stack(p) for p in zip(*parts, strict=True))
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, seen=seen, pose=pose, truth=np.broadcast_to(truth, seen.shape))
-        partial.replace(path)
-    with np.load(path) as data:
-        return TrackedPeople(data["seen"], data["truth"], data["pose"])
+        return {"seen": seen, "pose": pose, "truth": np.broadcast_to(truth, seen.shape)}
+
+    key = identity(states, people, frames, seed, shipped("head"))
+    return TrackedPeople(**kept_arrays(work, f"people_{name}", key, made))
 
 
 def _person(head: ArkitHead, truth: F32, rng: np.random.Generator) -> tuple[F32, F32]:

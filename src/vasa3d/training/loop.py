@@ -1,9 +1,9 @@
-"""One training loop for every network here: one processor, one GPU, or many through ``torchrun``.
+"""The training loop of the latent codec and the motion generator: one processor, one GPU, or many with ``torchrun``.
 
 AdamW under a one-cycle rate (linear warm-up, cosine decay), clipped gradients, an exponential average of the weights,
-and a checkpoint that is written whole or not at all. Every step draws its batch from the seed, its own number and the
-process's rank, so a run that was stopped goes on as if it had not been. Under ``torchrun`` each process works on its
-own batches, gradients are averaged (``DistributedDataParallel``), and the first process writes.
+and a checkpoint that only the same training goes on from. Every step draws its batch from the seed, its own number and
+the process's rank, so a run that was stopped goes on as if it had not been. Under ``torchrun`` each process works on
+its own batches, gradients are averaged (``DistributedDataParallel``), and the first process writes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vasa3d.training.work import identity, read_checkpoint, write_checkpoint
 from vasa3d.types import Event
 
 Batch = Callable[[np.random.Generator], tuple[Tensor, ...]]
@@ -88,10 +88,19 @@ class Loop:
         config: How.
         checkpoint: File to go on from and to write to.
         seed: Of batches and of everything the module draws.
+        material: ``identity`` of what it learns from, and of other settings.
+
+    Raises:
+        InputError: The checkpoint is damaged, or of a training with another configuration, seed, network or material.
     """
 
     def __init__(
-        self, module: nn.Module, config: LoopConfig, checkpoint: Path, seed: int = 0
+        self,
+        module: nn.Module,
+        config: LoopConfig,
+        checkpoint: Path,
+        seed: int = 0,
+        material: str = "",
     ) -> None:
         self.config, self.seed, self.checkpoint = config, seed, checkpoint
         self.rank = int(os.environ.get("RANK", "0"))
@@ -105,8 +114,13 @@ class Loop:
             self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.step = 0
-        if checkpoint.is_file():
-            self._load()
+        sizes = {name: tuple(value.shape) for name, value in self.average.items()}
+        # Where it runs and how often it is kept may change.
+        same = replace(config, device="", checkpoint_seconds=0.0)
+        self._key = identity(same, seed, sizes, material)
+        kept = read_checkpoint(checkpoint, self._key, str(self.device))
+        if kept is not None:
+            self._load(kept)
 
     def run(self, batch: Batch) -> Iterator[Event]:
         """Train to the end; an event now and then with the loss since the last one."""
@@ -139,12 +153,9 @@ class Loop:
             state = self.optimizer.state.get(parameter, {})
             tensors |= {f"adam.{i}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq") if k in state}
         tensors["step"] = torch.tensor(self.step)
-        partial = self.checkpoint.with_suffix(".partial")
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial)
-        partial.replace(self.checkpoint)
+        write_checkpoint(self.checkpoint, tensors, self._key)
 
-    def _load(self) -> None:
-        tensors = load_file(self.checkpoint, device=str(self.device))
+    def _load(self, tensors: dict[str, Tensor]) -> None:
         self.step = int(tensors["step"])
         self.module.load_state_dict(
             {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}

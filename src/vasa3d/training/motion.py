@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from vasa3d.errors import InputError
 from vasa3d.files import atomic_file
 from vasa3d.motion.denoiser import ASSET, BLOCK, DenoiserShape
 from vasa3d.motion.latents import LatentCodec, load_codec
@@ -23,7 +24,8 @@ from vasa3d.motion.pretrained import PretrainedVoice
 from vasa3d.training.denoiser_net import DenoiserTraining
 from vasa3d.training.loop import Loop, LoopConfig, first_process_first
 from vasa3d.training.motion_data import MotionDataConfig, Scenes, build_scenes
-from vasa3d.types import F32, NUM_CHANNELS, Event
+from vasa3d.training.work import identity
+from vasa3d.types import DEFAULT_FPS, F32, NUM_CHANNELS, Event
 from vasa3d.weights import register_asset
 
 SHARES = {
@@ -48,7 +50,7 @@ class MotionTrainingConfig:
         shape: Sizes of the network.
         loop: Steps, rates, device, precision.
         batch: Crops of each step.
-        crop: Frames of each crop, a multiple of ``BLOCK``.
+        crop: Frames of each crop, a multiple of ``BLOCK``, two blocks or more.
         data: How much material is made.
     """
 
@@ -57,6 +59,13 @@ class MotionTrainingConfig:
     batch: int = 6
     crop: int = 68
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        # The first block of a crop is context only.
+        if self.crop < 2 * BLOCK or self.crop % BLOCK:
+            raise ValueError(f"crop must be a multiple of {BLOCK} from two on, got {self.crop}")
 
 
 @dataclass(frozen=True)
@@ -102,10 +111,19 @@ def units_of(sources: dict[str, EncodedScenes], codec: LatentCodec) -> Units:
 
 
 def batches(sources: dict[str, EncodedScenes], units: Units, config: MotionTrainingConfig):
-    """Draws a batch of crops: states (B, T, STATE_SIZE), voice (B, T, VOICE_SIZE), conditions (B, C)."""
-    names = [name for name in sources if sources[name].ends[-1] > config.crop]
+    """Draws a batch of crops: states (B, T, STATE_SIZE), voice (B, T, VOICE_SIZE), conditions (B, C).
+
+    Raises:
+        InputError: No session is as long as a crop.
+    """
+    starts = {name: _starts(source.ends, config.crop) for name, source in sources.items()}
+    names = [name for name in sources if len(starts[name])]
+    if not names:
+        raise InputError(
+            f"there is no recording of {config.crop / DEFAULT_FPS:.1f} s to learn from.",
+            hint="give longer clips",
+        )
     share = np.array([SHARES[name] for name in names])
-    starts = {name: _starts(sources[name].ends, config.crop) for name in names}
 
     def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         states, voices, conditions = [], [], []
@@ -125,7 +143,7 @@ def _starts(ends: np.ndarray, crop: int) -> np.ndarray:
     """Frames at which a crop lies within one session."""
     begins = np.concatenate([[0], ends[:-1]])
     kept = [(a, b) for a, b in zip(begins, ends, strict=True) if b - a >= crop]
-    return np.concatenate([np.arange(a, b - crop + 1) for a, b in kept])
+    return np.concatenate([np.arange(0), *(np.arange(a, b - crop + 1) for a, b in kept)])
 
 
 def train_motion(
@@ -154,6 +172,8 @@ def train_motion(
 
     Raises:
         MissingError: A speech engine or the latent codec is missing.
+        InputError: No clip of the user's can be learned from, or the work folder holds the checkpoint of another
+            training.
     """
     config = config or MotionTrainingConfig()
     source, work = Path(data_dir), Path(work_dir)
@@ -163,16 +183,23 @@ def train_motion(
     if ear is not None:
         config = replace(config, shape=replace(config.shape, voice=ear.size))
     sources: dict[str, EncodedScenes] = {}
+    made_of: list[str] = []
+    notes: list[str] = []
     with first_process_first(config.loop.device):
-        for name, scenes in build_scenes(source, work, config.data, seed, clips, ear):
+        for name, scenes in build_scenes(source, work, config.data, seed, notes, clips, ear):
             yield Event("data", len(sources), 0, name)
             sources[name] = encode_scenes(scenes, codec)
+            made_of.append(identity(scenes))
+        for note in notes:
+            yield Event("data", message=note, warning=True)
     units = units_of(sources, codec)
     torch.manual_seed(seed)
     module = DenoiserTraining(config.shape, units.reach)
-    loop = Loop(module, config.loop, work / "motion-checkpoint.safetensors", seed)
+    draw = batches(sources, units, config)
+    material = identity(config.batch, config.crop, config.shape, made_of, codec)
+    loop = Loop(module, config.loop, work / "motion-checkpoint.safetensors", seed, material)
     loss = float("nan")
-    for event in loop.run(batches(sources, units, config)):
+    for event in loop.run(draw):
         loss = event.data["loss"]
         yield event
     if loop.rank != 0:
@@ -206,6 +233,3 @@ def ship(
         ASSET, out_path, recipe="vasa3d train motion --data DIR", licence="Apache-2.0",
         sources=SOURCES,
     )  # fmt: skip
-
-
-assert MotionTrainingConfig().crop % BLOCK == 0

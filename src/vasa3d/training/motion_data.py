@@ -5,22 +5,24 @@ Sessions of speech with known sounds (generated voices, readings aligned by the 
 true sounds in a random speaking style and ``motion_life`` lets head, eyes and brows live to the true rhythm. Captures
 with sound bring real mouths (``facegood``) and whole real faces (video clips), a folder of the user's included.
 
-A work folder caches every source:
+A work folder keeps every source (``work``):
 
-    motion_<source>.npz   voice (T, VOICE_SIZE) float16, channels (T, 52) float16, pose (T, 6) float32,
-                          condition (T, CONDITION_SIZE) float32 and the frames at which sessions end
+    motion_<source>-<key>.npz   voice (T, VOICE_SIZE) float16, channels (T, 52) float16, pose (T, 6) float32,
+                                condition (T, CONDITION_SIZE) float32 and the frames at which sessions end
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vasa3d.audio.features import HOP
+from vasa3d.errors import InputError
 from vasa3d.motion import coarticulation
 from vasa3d.motion.conditions import CONDITION_SIZE, EMOTION_ORDER, condition_vector
 from vasa3d.motion.phones import MASKED
@@ -44,8 +46,10 @@ from vasa3d.training.capture import (
     facegood_channels,
     head_takes,
     tracked_clips,
+    video_files,
 )
 from vasa3d.training.motion_life import Life, live, rhythm_of
+from vasa3d.training.work import files_below, identity, kept_arrays, shipped
 from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, F32, NUM_CHANNELS
 
 TEST_CAPTURE = "1114_3_15"
@@ -115,6 +119,7 @@ def build_scenes(
     work: Path,
     config: MotionDataConfig,
     seed: int,
+    notes: list[str],
     clips: Path | None = None,
     ear: PretrainedVoice | None = None,
 ) -> Iterator[tuple[str, Scenes]]:
@@ -122,65 +127,75 @@ def build_scenes(
 
     Args:
         data_dir: Folder that holds ``speech``, ``mocap`` and ``video``.
-        work: Cache folder.
+        work: Work folder.
         config: How much.
         seed: Of every choice.
+        notes: What the user should know is added here.
         clips: Folder of the user's own clips with sound; they replace the generated material.
-        ear: Pretrained network that hears in place of the speech encoder; wants a work folder of its own.
+        ear: Pretrained network that hears in place of the speech encoder.
 
     Raises:
         MissingError: A speech engine is not installed.
+        InputError: No clip of the user's can be learned from.
     """
+    hearing = shipped("speech") if ear is None else files_below(ear.folder)
+
+    def kept(name: str, make: Callable[[], Iterable[Scene]], *made_from: Any) -> tuple[str, Scenes]:
+        key = identity(seed, hearing, made_from)
+        arrays = kept_arrays(work, f"motion_{name}", key, lambda: _joined(list(make())))
+        return name, Scenes(**arrays)
+
+    def filmed(name: str, folder: Path, copies: int, without: str = "") -> tuple[str, Scenes]:
+        def make() -> Iterator[Scene]:
+            takes = [c for c in tracked_clips(folder, work, notes) if c.name != without]
+            if not takes:
+                raise InputError(
+                    f"{folder} holds no video clip with a face and sound.",
+                    hint="give a folder of clips of one talking person each",
+                )
+            return _clip_scenes(takes, copies, seed, ear)
+
+        return kept(name, make, copies, video_files(folder))
+
     if clips is not None:
-        takes = tracked_clips(clips, work)
-        yield "clips", _cached(work, "clips", lambda: _clip_scenes(list(takes), 1, seed, ear))
+        yield filmed("clips", clips, 1)
         return
     heads = head_takes(data_dir / "mocap" / "head-motion-templates")
     talking = [heads[name] for name in TALKING_TAKES if name in heads]
+
+    def spoken(name: str, takes: speech_data.Takes, copies: int) -> tuple[str, Scenes]:
+        def make() -> Iterator[Scene]:
+            return _spoken(name, takes, copies, talking, seed, ear)
+
+        return kept(name, make, takes, copies, talking)
+
     texts = speech_data.sentences(data_dir, work, seed)
     for name, takes in speech_data.generated_takes(texts, work, config.corpus, seed).items():
-        yield (
-            name,
-            _cached(
-                work, name, lambda n=name, t=takes: _spoken(n, t, config.lives, talking, seed, ear)
-            ),
-        )
-    real = speech_data.cached_takes(work / "takes_aligned.npz", _aligned(data_dir))
-    yield (
-        "real",
-        _cached(
-            work, "real", lambda: _spoken("real", real, config.real_copies, talking, seed, ear)
-        ),
-    )
-    yield "still", _cached(work, "still", lambda: _still(config.still_sessions, talking, seed, ear))
+        yield spoken(name, takes, config.lives)
+    key = identity(files_below(data_dir / "speech"), shipped("speech"))
+    real = speech_data.cached_takes(work, "aligned", key, lambda: _aligned(data_dir))
+    yield spoken("real", real, config.real_copies)
+    sessions = config.still_sessions
+    yield kept("still", lambda: _still(sessions, talking, seed, ear), sessions, talking)
     mouths = facegood_channels(data_dir / "mocap" / "facegood")
     mouths.pop(TEST_CAPTURE, None)
-    yield (
-        "capture",
-        _cached(
-            work, "capture", lambda: _captured(mouths, config.capture_copies, talking, seed, ear)
-        ),
+    copies = config.capture_copies
+    yield kept(
+        "capture", lambda: _captured(mouths, copies, talking, seed, ear), mouths, copies, talking
     )
-    films = [c for c in tracked_clips(data_dir / "video", work) if c.name != TEST_CLIP]
-    yield (
-        "video",
-        _cached(work, "video", lambda: _clip_scenes(films, config.clip_copies, seed, ear)),
-    )
+    yield filmed("video", data_dir / "video", config.clip_copies, TEST_CLIP)
 
 
-def _cached(work: Path, name: str, make) -> Scenes:
-    path = work / f"motion_{name}.npz"
-    if not path.is_file():
-        parts: list[Scene] = list(make())
-        voice, channels, pose, condition = (np.concatenate(p) for p in zip(*parts, strict=True))
-        partial = path.with_suffix(".partial.npz")
-        np.savez(
-            partial, voice=voice.astype(np.float16), channels=channels.astype(np.float16), pose=pose,
-            condition=condition, ends=np.cumsum([len(p[0]) for p in parts]),
-        )  # fmt: skip
-        partial.replace(path)
-    with np.load(path) as data:
-        return Scenes(*(data[k] for k in ("voice", "channels", "pose", "condition", "ends")))
+def _joined(scenes: list[Scene]) -> dict[str, np.ndarray]:
+    """Sessions end to end, as ``Scenes`` holds them."""
+    voice, channels, pose, condition = (np.concatenate(p) for p in zip(*scenes, strict=True))
+    return {
+        "voice": voice.astype(np.float16),
+        "channels": channels.astype(np.float16),
+        "pose": pose,
+        "condition": condition,
+        "ends": np.cumsum([len(scene[0]) for scene in scenes]),
+    }
 
 
 def _aligned(data_dir: Path) -> Iterable[tuple[F32, speech_data.Labels]]:

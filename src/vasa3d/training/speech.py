@@ -18,12 +18,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as fn
 
@@ -34,6 +35,7 @@ from vasa3d.motion.phones import MASKED
 from vasa3d.motion.speech import SOUND_INDEX, SOUNDS, SpeechWeights, lips_shut, weights_from_tensors
 from vasa3d.training import speech_data as data
 from vasa3d.training.speech_net import SpeechNet
+from vasa3d.training.work import files_below, identity, read_checkpoint, write_checkpoint
 from vasa3d.types import F32, Event
 from vasa3d.weights import register_asset
 
@@ -106,7 +108,7 @@ def train_speech(
 
     Raises:
         MissingError: A speech engine is not installed.
-        InputError: The data folder lacks the recordings.
+        InputError: The data folder lacks the recordings, or the work folder holds the checkpoint of another training.
     """
     config = config or (SpeechTrainingConfig() if start is None else CONTINUED)
     source, work = Path(data_dir), Path(work_dir)
@@ -122,7 +124,8 @@ def train_speech(
     for done, (name, (made, copies)) in enumerate(jobs.items()):
         yield Event("features", done, len(jobs), name)
         sources[name] = data.features_of(name, made, work, copies, seed)
-    trainer = Trainer(config, seed, work / "checkpoint.safetensors", start)
+    checkpoint = work / "checkpoint.safetensors"
+    trainer = Trainer(config, seed, checkpoint, start, identity(sources))
     figures: dict[str, float] = {}
     for number, until in enumerate(config.rounds):
         held_out: list[tuple[F32, data.Labels]] = []
@@ -142,16 +145,27 @@ def train_speech(
         figures = measure(trainer.averaged(), held_out) if held_out else {}
     yield Event("evaluate", 1, 1, data=dict(figures))
     ship(trainer.averaged(), Path(out_path), figures, seed, config)
-    (work / "speech-metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+    with atomic_file(work / "speech-metrics.json", force=True) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _real(
     trainer: Trainer, source: Path, work: Path, number: int, seed: int
 ) -> tuple[data.Takes, data.Takes]:
     """Real takes to train on and to validate on, aligned by the network as it is now. Cached."""
-    train_path = work / f"takes_real{number}.npz"
-    valid_path = work / f"takes_validation{number}.npz"
-    if not (train_path.is_file() and valid_path.is_file()):
+    key = identity(trainer.key, files_below(source / "speech"))
+
+    @cache
+    def split() -> tuple[list[data.Recording], list[data.Recording]]:
+        """Recordings to train on and to keep aside."""
+        found = data.recordings(source)
+        kept = trainer.config.corpus.validation_takes
+        readings = [r for r in found if r.name.endswith(".ogg")]
+        order = data.seed_of("validation", seed).permutation(len(readings))
+        aside = {readings[i].name for i in order[:kept]}
+        return [r for r in found if r.name not in aside], [r for r in found if r.name in aside]
+
+    def aligned(part: int) -> list[tuple[F32, data.Labels]]:
         net = trainer.averaged()
 
         @torch.no_grad()
@@ -160,21 +174,25 @@ def _real(
             logits = net(torch.from_numpy(mels)[None])[0, :, :-1]
             return torch.log_softmax(logits, dim=1).numpy()
 
-        found = data.recordings(source)
-        kept = trainer.config.corpus.validation_takes
-        readings = [r for r in found if r.name.endswith(".ogg")]
-        order = data.seed_of("validation", seed).permutation(len(readings))
-        aside = {readings[i].name for i in order[:kept]}
-        valid = data.aligned_takes([r for r in found if r.name in aside], posteriors)
-        data.cached_takes(valid_path, valid)
-        rest = data.aligned_takes([r for r in found if r.name not in aside], posteriors)
-        data.cached_takes(train_path, rest)
-    return data.cached_takes(train_path, ()), data.cached_takes(valid_path, ())
+        return data.aligned_takes(split()[part], posteriors)
+
+    valid = data.cached_takes(work, f"validation{number}", key, lambda: aligned(1))
+    return data.cached_takes(work, f"real{number}", key, lambda: aligned(0)), valid
 
 
 class Trainer:
-    """Gradient steps with a checkpoint; every step draws its randomness from the seed and its own
-    number.
+    """Gradient steps with a checkpoint that only the same training goes on from; every step draws its
+    randomness from the seed and its own number.
+
+    Args:
+        config: How.
+        seed: Of every choice.
+        checkpoint: File to go on from and to write to.
+        start: Network to begin with; None for random weights.
+        material: ``identity`` of the generated speech.
+
+    Raises:
+        InputError: The checkpoint is damaged, or another training's.
     """
 
     def __init__(
@@ -183,8 +201,10 @@ class Trainer:
         seed: int,
         checkpoint: Path,
         start: SpeechWeights | None = None,
+        material: str = "",
     ) -> None:
         self.config, self.seed, self.checkpoint = config, seed, checkpoint
+        self.key = identity(config, seed, start, material)
         torch.manual_seed(seed)
         self.net = SpeechNet(config.channels)
         if start is not None:
@@ -192,8 +212,9 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=0.02)
         self.step = 0
-        if checkpoint.is_file():
-            self._load()
+        kept = read_checkpoint(checkpoint, self.key)
+        if kept is not None:
+            self._load(kept)
 
     def use(self, sources: dict[str, data.Features], shares: dict[str, int]) -> None:
         """Train on these sources from now on, so many crops of each in a batch."""
@@ -232,19 +253,16 @@ class Trainer:
         return net.eval()
 
     def save(self) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint."""
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         for i, parameter in enumerate(self.net.parameters()):
             state = self.optimizer.state[parameter]
             tensors |= {f"adam.{i}.{key}": state[key] for key in ("exp_avg", "exp_avg_sq")}
         tensors["step"] = torch.tensor(self.step)
-        partial = self.checkpoint.with_suffix(".partial")
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial)
-        partial.replace(self.checkpoint)
+        write_checkpoint(self.checkpoint, tensors, self.key)
 
-    def _load(self) -> None:
-        tensors = load_file(self.checkpoint)
+    def _load(self, tensors: dict[str, Tensor]) -> None:
         self.step = int(tensors["step"])
         self.net.load_state_dict(
             {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}

@@ -1,11 +1,12 @@
 """The speech encoder's training material: generated and real takes with labels of sounds, then
 features of sessions.
 
-A work folder caches both steps, so that an interrupted training continues where it stopped:
+A work folder keeps both steps (``work``), so that an interrupted training continues where it stopped:
 
-    takes_<source>.npz     samples (int16), labels (uint8, 100 a second, 255 = unknown) and where
-    each take ends features_<source>.npz  log-mel features (float16) and labels of augmented
-    sessions, end to end
+    takes_<source>-<key>.npz     samples (int16), labels (uint8, 100 a second, 255 = unknown) and
+                                 where each take ends
+    features_<source>-<key>.npz  log-mel features (float16) and labels of augmented sessions, end to
+                                 end
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from numpy.typing import NDArray
 from vasa3d.audio.features import HOP, log_mel
 from vasa3d.audio.textgrid import Interval, parse_textgrid, phone_tier
 from vasa3d.errors import InputError
+from vasa3d.files import atomic_file
 from vasa3d.motion.alignment import align
 from vasa3d.motion.phones import MASKED, arpabet_parts, to_frames
 from vasa3d.motion.speech import SOUND_INDEX
 from vasa3d.training import speech_augment as augment
 from vasa3d.training import speech_voices as voices
+from vasa3d.training.work import identity, kept_arrays
 from vasa3d.types import F32, SAMPLE_RATE
 
 Labels = NDArray[np.uint8]
@@ -99,20 +102,11 @@ def pack(takes: Iterable[tuple[F32, Labels]]) -> Takes:
     return Takes(np.concatenate(sounds), np.concatenate(marks), np.array(ends, np.int64))
 
 
-def cached_takes(path: Path, make: Iterable[tuple[F32, Labels]]) -> Takes:
-    """Takes from the cache, or made and cached."""
-    if path.is_file():
-        with np.load(path) as data:
-            return Takes(data["samples"], data["labels"], data["ends"])
-    takes = pack(make)
-    _save(path, samples=takes.samples, labels=takes.labels, ends=takes.ends)
-    return takes
-
-
-def _save(path: Path, **arrays: np.ndarray) -> None:
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
+def cached_takes(
+    work: Path, name: str, key: str, make: Callable[[], Iterable[tuple[F32, Labels]]]
+) -> Takes:
+    """Takes from the work folder, or made and kept there; see ``kept_arrays``."""
+    return Takes(**kept_arrays(work, f"takes_{name}", key, lambda: vars(pack(make()))))
 
 
 def seed_of(name: str, seed: int) -> np.random.Generator:
@@ -149,15 +143,21 @@ def generated_takes(
             texts, config.festival_foreign_minutes, voices.FESTIVAL_OTHER, work, rng["ff"]
         ),
     }
+    key = identity(texts, config, seed)
     return {
-        name: cached_takes(work / f"takes_{name}.npz", _labelled(maker))
+        name: cached_takes(work, name, key, lambda maker=maker: _labelled(maker))
         for name, maker in makers.items()
     }
 
 
+def _archives(folder: Path) -> list[Path]:
+    """Archives of TextGrids; the first one is read."""
+    return sorted(folder.glob("*textgrids*.tar.gz"))
+
+
 def _grids(data_dir: Path) -> dict[str, dict[str, list[Interval]]]:
     folder = data_dir / "speech" / "ljspeech"
-    archives = sorted(folder.glob("*textgrids*.tar.gz"))
+    archives = _archives(folder)
     if not archives:
         raise InputError(
             f"{folder} holds no archive of TextGrids.",
@@ -188,13 +188,21 @@ class Recording:
 
 
 def sentences(data_dir: Path, work: Path, seed: int) -> list[str]:
-    """Texts for the engines to read, from the word tiers of LJ Speech; none of a test sentence. Cached."""
-    path = work / "sentences.txt"
-    if not path.is_file():
-        test = {p.stem for p in (data_dir / "speech" / "ljspeech").glob("*.flac")}
+    """Texts for the engines to read, from the word tiers of LJ Speech; none of a test sentence. Cached, and
+    written to ``sentences.txt`` for people to read.
+    """
+    folder = data_dir / "speech" / "ljspeech"
+    test = sorted(path.stem for path in folder.glob("*.flac"))
+
+    def lines() -> dict[str, np.ndarray]:
         grids = {name: grid for name, grid in _grids(data_dir).items() if name not in test}
-        path.write_text("\n".join(_sentences(grids, seed)), encoding="utf-8")
-    return path.read_text(encoding="utf-8").splitlines()
+        return {"lines": np.array(_sentences(grids, seed), str)}
+
+    key = identity(seed, test, _archives(folder))
+    texts = kept_arrays(work, "sentences", key, lines)["lines"].tolist()
+    with atomic_file(work / "sentences.txt", force=True) as temporary:
+        temporary.write_text("\n".join(texts), encoding="utf-8")
+    return texts
 
 
 def recordings(data_dir: Path) -> list[Recording]:
@@ -308,8 +316,8 @@ def features_of(name: str, takes: Takes | None, work: Path, copies: int, seed: i
         copies: Augmented copies of every take; number of sessions when there are no takes.
         seed: Seed of all choices.
     """
-    path = work / f"features_{name}.npz"
-    if not path.is_file():
+
+    def made() -> dict[str, np.ndarray]:
         rng = seed_of(name, seed)
         sessions = _silent(copies, rng) if takes is None else _sessions(takes, copies, rng)
         mels, marks = [], []
@@ -317,9 +325,10 @@ def features_of(name: str, takes: Takes | None, work: Path, copies: int, seed: i
             mel, _ = log_mel(samples)
             mels.append(mel.astype(np.float16))
             marks.append(labels)
-        _save(path, mels=np.concatenate(mels), labels=np.concatenate(marks))
-    with np.load(path) as data:
-        return Features(data["mels"], data["labels"])
+        return {"mels": np.concatenate(mels), "labels": np.concatenate(marks)}
+
+    key = identity(takes, copies, seed)
+    return Features(**kept_arrays(work, f"features_{name}", key, made))
 
 
 def _silent(count: int, rng: np.random.Generator) -> Iterator[tuple[F32, Labels]]:
