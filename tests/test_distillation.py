@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from vasa3d import pipeline
+from vasa3d.customisation import sources
+from vasa3d.customisation.config import QUALITIES
 from vasa3d.customisation.distillation import ScoreDistillation
 from vasa3d.errors import InputError, MissingError
 
@@ -85,3 +89,18 @@ def test_without_diffusers_the_way_to_get_it_is_said(tmp_path, monkeypatch) -> N
     with pytest.raises(MissingError) as caught:
         ScoreDistillation.load(tmp_path)
     assert "vasa3d[sds]" in caught.value.hint
+
+
+def test_a_wrong_folder_is_told_before_frames_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(*_arguments: Any) -> None:
+        raise AssertionError("frames were made")
+
+    monkeypatch.setattr(sources, "source_events", make)
+    extras = pipeline._Extras(None, None, tmp_path, "cpu")
+    config = QUALITIES["standard"]
+    assert config is not None
+    nothing: Any = None
+    with pytest.raises(InputError, match="no model of diffusers"):
+        list(pipeline._customise(nothing, nothing, config, extras, None, ""))

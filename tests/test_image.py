@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from vasa3d.errors import ImageError, VasaError
-from vasa3d.portrait.image import MAX_SIDE, NEUTRAL, Photo, load_image
+from vasa3d.portrait.image import MAX_SIDE, NEUTRAL, Photo, _scaled, load_image
 
 HARD = Path(__file__).parents[1] / "../shared/data/portraits/hard"
 
@@ -272,6 +273,21 @@ def test_half_a_jpeg_is_an_error(tmp_path, scene) -> None:
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue()[: buffer.tell() // 2])
     with pytest.raises(ImageError, match="damaged"):
         load_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_wide_greys_need_no_more_memory_than_the_file(kind) -> None:
+    values = np.linspace(0, 65535, 1_000_000).astype(kind).reshape(1000, 1000)
+    values[:2, :3] = [[np.nan, np.inf, -np.inf], [-1.0, 3.0, 70.0]] if kind is np.float32 else 0
+    tracemalloc.start()
+    try:
+        grey = _scaled(values)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * values.size
+    wanted = np.clip(np.nan_to_num(values, nan=0, posinf=0, neginf=0), 0, None) / 65535.0 * 255.0
+    assert np.abs(grey - wanted).max() <= 0.51
 
 
 @pytest.mark.skipif(not HARD.is_dir(), reason="shared/data/portraits/hard is not here")

@@ -421,6 +421,24 @@ def test_a_picture_of_flat_colours_gets_its_matte_in_time(monkeypatch) -> None:
     rough = np.zeros((128, 128), np.float32)
     rough[32:96, 32:96] = 1.0
     rgb = (rough[..., None] * np.array([200, 100, 50])).astype(np.uint8)
-    alpha = matte._refine(rgb, rough)
+    notes: list[str] = []
+    alpha = matte._refine(rgb, rough, notes)
     assert len(attempts) == 2 and max(attempts) < 1000
     assert alpha[64, 64] > 0.99 and alpha[2, 2] < 0.01
+    assert notes == []
+
+
+def test_a_matte_that_cannot_be_solved_is_told(monkeypatch) -> None:
+    import pymatting
+
+    def fail(*_arguments, **_options):
+        raise ValueError("did not converge")
+
+    monkeypatch.setattr(pymatting, "estimate_alpha_cf", fail)
+    rough = np.zeros((128, 128), np.float32)
+    rough[32:96, 32:96] = 1.0
+    monkeypatch.setattr(matte_module, "_person_probability", lambda _rgb: rough)
+    notes: list[str] = []
+    alpha, _ = estimate_matte(np.full((128, 128, 3), 90, np.uint8), None, notes)
+    assert alpha[64, 64] > 0.99 and alpha[2, 2] < 0.01
+    assert len(notes) == 1 and "roughly" in notes[0]

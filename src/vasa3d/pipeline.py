@@ -219,6 +219,10 @@ def _customise(
     from vasa3d.renderer.cuda import place_of
 
     yield Event("animate")
+    # A model that cannot be used is told before the minutes of making frames.
+    model = None
+    if extras.sds is not None:
+        model = ScoreDistillation.load(extras.sds, place_of(extras.device))
     frames = yield from source_events(analysis, draft, config, extras.video, extras.synthesizer)
     work = Customisation(
         draft,
@@ -226,7 +230,7 @@ def _customise(
         frames,
         turning_point(draft),
         config,
-        None if extras.sds is None else ScoreDistillation.load(extras.sds, place_of(extras.device)),
+        model,
         extras.device,
     )
     if checkpoint is not None and load_checkpoint(checkpoint, work, key):
@@ -346,6 +350,7 @@ def render(
         Frames.
 
     Raises:
+        InputError: There is not one camera for each frame, or as ``camera_path``.
         MissingError: The device cannot be used here.
     """
     cameras = (
@@ -402,6 +407,9 @@ def camera_path(avatar: Avatar, spec: str, num_frames: int, fps: float, size: in
 
     Returns:
         One camera per frame.
+
+    Raises:
+        InputError: The size is not possible, or the file cannot be read or holds no key frames.
     """
     check_size(size)
     front = avatar.camera.resized(size, size)
@@ -443,6 +451,9 @@ def resolve_background(avatar: Avatar, spec: str, size: int) -> U8 | None:
 
     Returns:
         (size, size, 3) uint8, or None for transparent.
+
+    Raises:
+        InputError: Neither of these colours, or the picture cannot be read.
     """
     if spec == "transparent":
         return None

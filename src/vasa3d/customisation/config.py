@@ -16,7 +16,7 @@ class LossWeights:
         l1: Absolute difference of colours.
         ssim: Structural similarity.
         edges: Perceptual distance (``edge_distance``).
-        alpha: Coverage, where a frame shows the whole person.
+        alpha: Coverage, as far as a frame's pixels are believed.
         view_prior: Draft's views from all around.
         consistency: Full against base, from 35 to 55 degrees (the paper's render consistency).
         geometry: Surface of the Gaussians at the mesh's.

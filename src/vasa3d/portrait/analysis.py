@@ -264,7 +264,7 @@ def _analyse_window(photo: Photo, landmarks: F32, head: ArkitHead, warnings: lis
     oval = np.zeros((WINDOW_SIDE, WINDOW_SIDE), np.uint8)
     cv2.fillPoly(oval, [np.round(points[list(FACE_OVAL), :2]).astype(np.int32)], (1,))
     visible = np.ascontiguousarray(rgb[y0:y1, x0:x1])
-    alpha, foreground = estimate_matte(visible, oval[y0:y1, x0:x1])
+    alpha, foreground = estimate_matte(visible, oval[y0:y1, x0:x1], warnings)
     if photo.alpha is not None:
         own, _ = _warp(photo.alpha, to_window)
         alpha = np.minimum(alpha, own[y0:y1, x0:x1].astype(np.float32) / 255.0)

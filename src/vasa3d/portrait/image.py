@@ -1,9 +1,9 @@
 """Image files in: any still picture becomes an upright (H, W, 3) uint8 sRGB array.
 
-Applied in this order: the camera's orientation (EXIF), reduction to at most ``MAX_SIDE`` pixels a
-side, 16-bit and floating point to 8 bits over their full range, the colour profile (ICC) to sRGB,
-transparency over a neutral grey. Files are untrusted: only picture formats are opened (no
-PostScript), and sizes are checked before pixels are decoded.
+Applied in this order: the camera's orientation (EXIF), greys of 16 bits, 32 bits or floating point
+to 8 bits over their full range, reduction to at most ``MAX_SIDE`` pixels a side (a JPEG is decoded
+small), the colour profile (ICC) to sRGB, transparency over a neutral grey. Files are
+untrusted: only picture formats are opened (no PostScript), and sizes are checked before pixels are decoded.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ SMALL_SIDE = 256
 
 NEUTRAL = 128
 """Grey level that stands behind transparent pixels."""
+
+_BAND_ROWS = 64
 
 _FORMATS = (
     "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "HEIF", "JPEG2000", "PPM",
@@ -179,15 +181,27 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def _scaled(values: np.ndarray) -> U8:
-    """(H, W) greys of 16 bits, 32 bits or floating point to 8 bits over their full range."""
+    """(H, W) greys of 16 bits, 32 bits or floating point to 8 bits over their full range.
+
+    A few rows at a time: the numbers in between are up to eight times as wide as those of the file.
+    """
+    out = np.empty(values.shape, np.uint8)
+    bands = [slice(start, start + _BAND_ROWS) for start in range(0, len(values), _BAND_ROWS)]
     if values.dtype.kind == "f":
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        peak = float(values.max(initial=0.0))
+        peak = max((float(_finite(values[band]).max(initial=0.0)) for band in bands), default=0.0)
         full = next((top for top in (1.0, 255.0, 65535.0) if peak <= top), peak)
-        return (np.clip(values / full, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    wide = np.clip(values, 0, None).astype(np.uint32)
-    full = 65535 if wide.max(initial=0) <= 65535 else 2**31 - 1
-    return ((wide.astype(np.uint64) * 255 + full // 2) // full).astype(np.uint8)
+        for band in bands:
+            out[band] = np.clip(_finite(values[band]) / full, 0.0, 1.0) * 255.0 + 0.5
+        return out
+    full = 65535 if values.max(initial=0) <= 65535 else 2**31 - 1
+    for band in bands:
+        wide = np.clip(values[band], 0, None).astype(np.uint64)
+        out[band] = (wide * 255 + full // 2) // full
+    return out
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:

@@ -35,12 +35,15 @@ _MATTING_SIDE = 640
 """Closed-form matting is solved at this size at most; a guided filter carries the result to full resolution."""
 
 
-def estimate_matte(rgb: U8, sure_person: U8 | None = None) -> tuple[F32, F32]:
+def estimate_matte(
+    rgb: U8, sure_person: U8 | None = None, warnings: list[str] | None = None
+) -> tuple[F32, F32]:
     """Soft person matte and decontaminated foreground.
 
     Args:
         rgb: (H, W, 3) uint8 crop around one person.
         sure_person: (H, W) uint8, non-zero where the person certainly is (the face), or None.
+        warnings: What the user should know is added here.
 
     Returns:
         alpha (H, W) float32 in [0, 1]; foreground (H, W, 3) float32 sRGB, defined everywhere (beyond the matte the
@@ -51,7 +54,7 @@ def estimate_matte(rgb: U8, sure_person: U8 | None = None) -> tuple[F32, F32]:
     if sure_person is not None:
         rough = np.where(sure_person > 0, np.float32(1.0), rough)
         rough = _keep_connected(rough, sure_person)
-    alpha = _refine(rgb, rough)
+    alpha = _refine(rgb, rough, [] if warnings is None else warnings)
     return alpha, estimate_foreground(rgb, alpha)
 
 
@@ -101,7 +104,7 @@ def _keep_connected(rough: F32, seed: U8) -> F32:
     return np.where(stray & ~np.isin(labels, wanted), np.float32(0.0), rough)
 
 
-def _refine(rgb: U8, rough: F32) -> F32:
+def _refine(rgb: U8, rough: F32, warnings: list[str]) -> F32:
     from pymatting import estimate_alpha_cf
 
     height, width = rough.shape
@@ -125,6 +128,8 @@ def _refine(rgb: U8, rough: F32) -> F32:
             )
             alpha = np.asarray(solved, np.float32)
             break
+    else:
+        warnings.append("the edge of the person was only roughly found; hair may look cut out")
     if scale < 1.0:
         alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
         guide = rgb.astype(np.float32) / 255.0
