@@ -18,12 +18,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any
 
 from vasa3d.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -136,6 +136,8 @@ def unpack_arrays(
 
 
 def _array_in(handle: IO[bytes], member: zipfile.ZipInfo) -> NDArray[Any]:
+    import numpy as np  # the command line starts without
+
     version = np.lib.format.read_magic(handle)
     read_header = (
         np.lib.format.read_array_header_1_0
