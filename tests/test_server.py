@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -17,14 +19,17 @@ import pytest
 import soxr
 import uvicorn
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from vasa3d.audio.clips import load_audio
-from vasa3d.errors import InputError, OutputError
+from vasa3d.errors import InputError, MissingError, OutputError, VasaError
 from vasa3d.motion.generator import GeneratorConfig, speak
 from vasa3d.server.app import LiveServer
 from vasa3d.server.client import LiveClient, LiveError
 from vasa3d.server.config import ServerConfig
+from vasa3d.server.metrics import Metrics
+from vasa3d.server.pool import Worker, WorkerLost, WorkerPool
 from vasa3d.server.protocol import (
     CLOSE_BAD_MESSAGE,
     CLOSE_FULL,
@@ -35,11 +40,14 @@ from vasa3d.server.protocol import (
     SUBPROTOCOL,
     End,
     Interrupt,
+    Interrupted,
+    Ready,
     Start,
     pack_sound,
     write_message,
 )
-from vasa3d.server.run import run_server
+from vasa3d.server.run import _address, run_server
+from vasa3d.server.worker import Voices, run_worker
 from vasa3d.types import AudioClip
 from vasa3d.weights import assets_dir
 from web_tools import small_avatar
@@ -398,6 +406,28 @@ def test_a_token_is_asked_for_and_pages_of_others_stay_out(tmp_path) -> None:
         assert server.get("/avatars/me", headers=bearer).status_code == 200
         assert server.get("/metrics").status_code == 401
         assert server.get("/").status_code == server.get("/healthz").status_code == 200
+        # Not even whose avatars they are is told.
+        assert server.get("/avatars").status_code == 401
+        assert server.get("/avatars", headers=bearer).json()[0]["name"] == "me"
+        assert "avatars/me" not in server.get("/").text
+
+
+def test_a_page_that_may_use_the_server_may_show_the_token(tmp_path) -> None:
+    page = "https://my.page"
+    for server in start(tmp_path / "s", token="sesame", origins=("HTTPS://My.Page:443/",)):
+        for origin, allowed in ((page, page), ("https://evil.example", None)):
+            # What browsers ask before they send the header of another page's request.
+            asked = {"Access-Control-Request-Method": "GET"}
+            asked |= {"Origin": origin, "Access-Control-Request-Headers": "authorization"}
+            url = f"http://127.0.0.1:{server.port}/avatars/me"
+            answer = httpx.options(url, headers=asked)
+            assert answer.is_success == (allowed is not None)
+            assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+            for token, status in (("sesame", 200), ("open", 401)):
+                shown = {"Origin": origin, "Authorization": f"Bearer {token}"}
+                answer = server.get("/avatars/me", headers=shown)
+                assert answer.status_code == status
+                assert answer.headers.get("Access-Control-Allow-Origin") == allowed
 
 
 def test_other_hosts_names_are_refused(server) -> None:
@@ -407,7 +437,8 @@ def test_other_hosts_names_are_refused(server) -> None:
 def test_the_page_and_its_files(server) -> None:
     page = server.get("/")
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-    assert '"server": "live"' in page.text and '"avatars/me"' in page.text
+    assert '"server": "live"' in page.text
+    assert server.get("/avatars").json() == [{"name": "me", "src": "avatars/me"}]
     for name in ("player.js", "page.js", "page.css"):
         assert server.get(f"/{name}").status_code == 200
     assert server.get("/avatars/you").status_code == 404
@@ -437,7 +468,7 @@ def test_an_avatar_that_is_replaced_is_read_again(tmp_path) -> None:
         assert new != old and len(new) < len(old)
 
 
-def test_a_worker_that_dies_is_replaced(server) -> None:
+def test_a_worker_that_dies_is_replaced(server, caplog) -> None:
     async def work() -> None:
         process = server.live._pool._workers[0]._process
         async with LiveClient(server.url) as client:
@@ -453,8 +484,131 @@ def test_a_worker_that_dies_is_replaced(server) -> None:
                 await collect(turn)
         assert len((await say(server.url, SPEECH[:16000]))[0]) == 25
 
-    run(work())
+    with caplog.at_level("INFO", logger="vasa3d.server"):
+        run(work())
     assert server.live.metrics.worker_losses == 1
+    events = {event["event"]: event for event in map(json.loads, caplog.messages)}
+    assert "exit code -9" in events["worker_lost"]["reason"]
+    assert "has died" in events["failed"]["reason"]
+
+
+def broken_worker(link: Any, life: str) -> None:
+    def warm(self: Voices) -> float:
+        raise MissingError("the ears are missing.", hint="look for them")
+
+    Voices.warm = warm
+    run_worker(link, life)
+
+
+def dying_worker(link: Any, life: str) -> None:
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("worker", "told"),
+    [(broken_worker, r"the ears are missing \(look for them\)\."), (dying_worker, "exit code 7")],
+)
+def test_a_server_without_workers_says_why(tmp_path, monkeypatch, worker, told) -> None:
+    others = multiprocessing.active_children()
+    monkeypatch.setattr("vasa3d.server.pool.run_worker", worker)
+    small_avatar().save(tmp_path / "me.vasa3d")
+    with pytest.raises(VasaError, match=told):
+        run_server(ServerConfig(port=0, workers=1), [tmp_path / "me.vasa3d"], pytest.fail)
+    assert set(multiprocessing.active_children()) <= set(others)
+
+
+def test_a_new_turn_goes_to_a_worker_that_is_warm(monkeypatch) -> None:
+    async def work() -> None:
+        pool = WorkerPool(2, "rules", 0.6, Metrics())
+        warm, cold = Worker("rules", pool._lost), Worker("rules", pool._lost)
+        pool._workers, pool._cost = [cold, warm], 0.25
+        # While none is warm, it waits for one.
+        assert pool.take_place() is cold
+        cold.turns, warm._transport = 0, cast(Any, object())
+        warm.ready.set_result(0.25)
+        assert [pool.take_place() for _ in range(2)] == [warm, warm]
+        assert not pool.has_room()
+        cold._transport = warm._transport
+        cold.ready.set_result(0.25)
+        assert pool.has_room() and pool.take_place() is cold
+
+    run(work())
+
+
+def test_a_worker_that_cannot_be_started_again_keeps_nobody_waiting(monkeypatch, caplog) -> None:
+    async def no_room(worker: Worker) -> None:
+        started.append(worker)
+        raise OSError("no more processes")
+
+    async def work() -> None:
+        pool = WorkerPool(1, "rules", 0.6, Metrics())
+        lost = Worker("rules", pool._lost)
+        lost.ready.set_result(0.1)
+        pool._workers = [lost]
+        lost.fail("it has died")
+        with pytest.raises(WorkerLost, match="no more processes"):
+            await pool.begin(pool.take_place(), 1, Start(turn=1, rate=16000))
+        while len(started) < 3:
+            await asyncio.sleep(0.01)
+        pool.stop()
+
+    started: list[Worker] = []
+    monkeypatch.setattr("vasa3d.server.pool._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(Worker, "start", no_room)
+    with caplog.at_level("INFO", logger="vasa3d.server"):
+        run(work())
+    reasons = [json.loads(text)["reason"] for text in caplog.messages]
+    assert reasons[0] == "it has died" and "no more processes" in reasons[1]
+
+
+@pytest.mark.parametrize("nonsense", ["nonsense", b"motion?"])
+def test_a_client_is_told_when_a_server_talks_nonsense(nonsense) -> None:
+    async def talk(socket: ServerConnection) -> None:
+        await socket.send(write_message(Ready(1, 5.0, 3600.0)))
+        await socket.recv()
+        await socket.send(nonsense)
+        await socket.wait_closed()
+        left.set()
+
+    async def work() -> None:
+        async with serve(talk, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as other:
+            port = other.sockets[0].getsockname()[1]
+            async with LiveClient(f"ws://127.0.0.1:{port}") as client:
+                turn = await client.begin(16000)
+                with pytest.raises(LiveError, match="the server sent a"):
+                    await collect(turn)
+                await left.wait()
+                with pytest.raises(LiveError):
+                    await client.begin(16000)
+
+    left = asyncio.Event()
+    run(work())
+
+
+@pytest.mark.parametrize("greeting", ["nonsense", write_message(Interrupted(1))])
+def test_a_client_that_is_not_greeted_leaves(greeting) -> None:
+    async def talk(socket: ServerConnection) -> None:
+        await socket.send(greeting)
+        await socket.wait_closed()
+        left.set()
+
+    async def work() -> None:
+        async with serve(talk, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as other:
+            port = other.sockets[0].getsockname()[1]
+            with pytest.raises(LiveError):
+                await LiveClient(f"ws://127.0.0.1:{port}").__aenter__()
+            await left.wait()
+
+    left = asyncio.Event()
+    run(work())
+
+
+def test_the_address_of_a_server_can_be_opened() -> None:
+    for host in ("0.0.0.0", "::"):
+        config = ServerConfig(host=host, token="sesame")
+        assert _address(config, 8000) == "http://localhost:8000/#token=sesame"
+    assert _address(ServerConfig(), 80) == "http://127.0.0.1:80/"
+    assert _address(ServerConfig(host="fe80::1", token="xxxx"), 1).startswith("http://[fe80::1]:1/")
 
 
 def test_settings_that_cannot_be(tmp_path) -> None:
@@ -466,6 +620,11 @@ def test_settings_that_cannot_be(tmp_path) -> None:
         ServerConfig(life="magic")
     with pytest.raises(InputError, match="port"):
         ServerConfig(port=70000)
+    for wrong in ("my.page", "https://my.page/here", "https://a@my.page", "https://", "null", "*"):
+        with pytest.raises(InputError, match="origin"):
+            ServerConfig(origins=(wrong,))
+    given = ("http://A.test:80/", "https://b.test:8443", "http://[::1]:5173")
+    assert ServerConfig(origins=given).origins == ("http://a.test", *given[1:])
     small_avatar().save(tmp_path / "me.vasa3d")
     with pytest.raises(OutputError, match="listened"):
         run_server(ServerConfig(host="192.0.2.1", token="xxxx"), [tmp_path / "me.vasa3d"], print)

@@ -30,7 +30,7 @@ from vasa3d.server.protocol import OPUS_RATE, unpack_sound
 from vasa3d.server.site import write_site
 from vasa3d.types import SAMPLE_RATE, AudioClip, MotionLatents
 from vasa3d.weights import assets_dir
-from web_tools import lively_motion, small_avatar
+from web_tools import COUNT_TRACKS, LIVE_TRACKS, lively_motion, small_avatar
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -304,6 +304,43 @@ def test_the_live_page_follows_a_microphone(browser, tmp_path) -> None:
             visit.page.click("#microphone")
             visit.wait("speaking === false")
         assert server.live.metrics.turns == 1 and server.live.metrics.frames > 10
+
+
+def test_a_double_click_opens_one_microphone(browser, tmp_path) -> None:
+    for server in start(tmp_path / "s"):
+        with Visit(browser, f"http://localhost:{server.port}/", (300, 500)) as visit:
+            visit.page.evaluate(COUNT_TRACKS)
+            visit.page.evaluate("for (let n = 0; n < 2; n++) microphone.click()")
+            visit.wait("mediaTime > 0.2")
+            assert visit.page.evaluate(f"[window.tracks.length, {LIVE_TRACKS}]") == [2, 1]
+            assert visit.page.get_attribute("#microphone", "aria-pressed") == "true"
+            visit.page.click("#microphone")
+            visit.wait_for(f"{LIVE_TRACKS} === 0")
+
+
+def test_what_went_wrong_stays_to_be_read(browser, tmp_path) -> None:
+    for server in start(tmp_path / "s"):
+        with Visit(browser, f"http://localhost:{server.port}/", (300, 500)) as visit:
+            visit.page.click("#microphone")
+            visit.wait("mediaTime > 0.2")
+            server.live._pool._workers[0]._process.kill()
+            visit.wait("speaking === false")
+            visit.page.wait_for_timeout(200)
+            assert "wrong" in visit.page.inner_text("#status")
+            assert "wrong" in (visit.page.get_attribute("#status", "class") or "")
+            # What is done next takes its place.
+            visit.page.set_input_files("#file", str(SPEECH))
+            visit.wait("mediaTime > 0.2")
+            assert visit.page.inner_text("#status") == "Speaking …"
+
+
+def test_a_page_without_its_token_says_so(browser, tmp_path) -> None:
+    for server in start(tmp_path / "s", token="secret"):
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        page.wait_for_selector("#status.wrong")
+        assert "token" in page.inner_text("#status") and "me" not in page.inner_text("#avatar")
+        page.close()
 
 
 def test_a_server_that_leaves_after_a_turn_does_not_cut_it_short(browser, tmp_path) -> None:

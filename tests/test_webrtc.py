@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -28,9 +29,20 @@ from vasa3d.motion.generator import GeneratorConfig, MotionControls, speak
 from vasa3d.pipeline import resolve_background
 from vasa3d.server.app import LiveServer
 from vasa3d.server.config import ServerConfig
-from vasa3d.server.protocol import CLOSE_TIMEOUT, End, Interrupt, Start, pack_sound, write_message
+from vasa3d.server.protocol import (
+    CLOSE_TIMEOUT,
+    CLOSE_TOO_MANY,
+    End,
+    Interrupt,
+    Start,
+    pack_sound,
+    write_message,
+)
+from vasa3d.server.session import SessionOver
+from vasa3d.server.stage import Stage
+from vasa3d.server.wire import MAX_WAITING_BYTES, Wire
 from vasa3d.types import ARKIT_INDEX, AudioClip, MotionLatents
-from web_tools import small_avatar
+from web_tools import COUNT_TRACKS, LIVE_TRACKS, small_avatar
 
 aiortc = pytest.importorskip("aiortc")
 av = pytest.importorskip("av")
@@ -318,6 +330,36 @@ def test_offers_that_cannot_be_answered_leave_nothing_behind(server, sdp) -> Non
     assert server.live.metrics.sessions == 0
 
 
+def test_the_offer_of_a_stranger_is_not_waited_for(server) -> None:
+    head = "POST /webrtc/offer HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://elsewhere.example\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), 30) as link:
+        link.sendall(f"{head}Content-Length: 1000\r\n\r\n".encode())
+        assert link.recv(4096).startswith(b"HTTP/1.1 401 ")
+
+
+class Channel:
+    """A data channel that nobody reads."""
+
+    readyState = "open"
+    on = send = staticmethod(lambda *_: None)
+
+
+def test_what_is_sent_while_a_session_is_busy_does_not_pile_up() -> None:
+    async def work() -> None:
+        wire = Wire(cast(Any, Channel()), Stage(), 5.0)
+        wire.put(write_message(Start(turn=1, rate=RATE)))
+        assert "start" in (await wire.receive())["text"]
+        for block in range(2 * MAX_WAITING_BYTES // 32_008):
+            wire.put(pack_sound(1, block, np.zeros(16_000, np.int16)))
+        assert sum(len(message) for message, _ in wire._inbox) <= MAX_WAITING_BYTES
+        wire.put(write_message(Interrupt()))
+        with pytest.raises(SessionOver, match="too much") as over:
+            await wire.receive()
+        assert over.value.code == CLOSE_TOO_MANY
+
+    run(work())
+
+
 def test_strangers_are_refused(server, tmp_path) -> None:
     wrong = offer(server, "v=0", headers={"Origin": "https://elsewhere.example"})
     assert wrong.status_code == 401
@@ -327,6 +369,47 @@ def test_strangers_are_refused(server, tmp_path) -> None:
         assert offer(other, "v=0").status_code == 401
         known = {"Authorization": "Bearer secret"}
         assert offer(other, "v=0", headers=known).status_code == 400
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_thin_page_lets_go_of_the_microphone(server) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as control:
+        flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = control.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *flags])
+        page = browser.new_page()
+
+        def wait_for(truth: str) -> None:
+            end = time.monotonic() + 30
+            while not page.evaluate(truth):
+                assert time.monotonic() < end, truth
+                page.wait_for_timeout(50)
+
+        page.add_init_script(
+            """const made = RTCPeerConnection.prototype.createDataChannel;
+            RTCPeerConnection.prototype.createDataChannel = function (...options) {
+              return (window.channel = made.apply(this, options));
+            };"""
+        )
+        page.goto(f"http://localhost:{server.port}/thin")
+        page.evaluate(COUNT_TRACKS)
+        ready = "document.getElementById('status').textContent === 'Ready.'"
+        listening = "document.getElementById('microphone').ariaPressed === 'true'"
+        wait_for(ready)
+        page.evaluate("for (let n = 0; n < 2; n++) microphone.click()")
+        wait_for(f"{listening} && window.tracks.length === 2")
+        wait_for(f"{LIVE_TRACKS} === 1")
+        # A turn that fails is not listened to any more, nor is a connection that ends.
+        told = json.dumps({"type": "failure", "message": "no.", "hint": "", "fatal": False})
+        page.evaluate(f"window.channel.onmessage({{ data: {json.dumps(told)} }})")
+        wait_for(f"{LIVE_TRACKS} === 0 && !({listening})")
+        page.click("#microphone")
+        wait_for(f"{listening} && {LIVE_TRACKS} === 1")
+        page.evaluate("window.channel.close()")
+        wait_for(f"{LIVE_TRACKS} === 0 && !({listening})")
+        page.goto("about:blank")
+        browser.close()
+    run(gone(server))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -1,4 +1,4 @@
-"""A small avatar and motion for the tests of the web player and the server."""
+"""A small avatar, motion and a watch over microphones for the tests of the web player and the server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ from vasa3d.avatar.gaussians import Gaussians
 from vasa3d.geometry.cameras import intrinsics, look_at
 from vasa3d.head import load_head
 from vasa3d.types import NUM_CHANNELS, Camera, MotionLatents
+
+COUNT_TRACKS = """() => {
+  window.tracks = [];
+  const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await open(wanted);
+    window.tracks.push(...stream.getTracks());
+    return stream;
+  };
+}"""
+"""Gathers the tracks that a page opens."""
+LIVE_TRACKS = "window.tracks.filter((track) => track.readyState === 'live').length"
 
 
 @cache

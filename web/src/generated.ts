@@ -3,6 +3,8 @@
 export const PROTOCOL_VERSION = 1;
 export const SUBPROTOCOL = "vasa3d.v1";
 export const BEARER_PREFIX = "bearer.";
+export const MIN_RATE = 8000;
+export const MAX_RATE = 48000;
 export const MAX_BLOCK_BYTES = 96008;
 export const OPUS_RATE = 48000;
 export const MOTION_HEADER_BYTES = 8;

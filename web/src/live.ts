@@ -3,6 +3,8 @@
 import {
   BEARER_PREFIX,
   MAX_BLOCK_BYTES,
+  MAX_RATE,
+  MIN_RATE,
   MOTION_FRAME_BYTES,
   MOTION_HEADER_BYTES,
   OPUS_RATE,
@@ -15,6 +17,7 @@ import { MotionTrack, NUM_CHANNELS } from "./motion";
 import { OpusEncoder, opusRates } from "./opus";
 import { toInt16 } from "./sound";
 import { roomIn, SPEECH_FPS, type Speaker, type SpeakerEvents, type Turn } from "./speaker";
+import { Resampler } from "./speech/resample";
 
 const MAX_SAMPLES = (MAX_BLOCK_BYTES - 8) >> 1;
 
@@ -23,17 +26,24 @@ class LiveTurn implements Turn {
   complete = false;
   cancelled = false;
   private readonly encoder: OpusEncoder | null = null;
+  private readonly resampler: Resampler;
   private block = 0;
   private samples = 0;
 
+  /**
+   * @param from Samples a second of what is pushed.
+   * @param rate Samples a second of what is sent.
+   */
   constructor(
     private readonly link: LiveLink,
     readonly number: number,
+    from: number,
     private readonly rate: number,
     fps: number,
     coded: boolean,
   ) {
     this.track = new MotionTrack(fps);
+    this.resampler = new Resampler(from, rate);
     if (!coded) return;
     const onPacket = (packet: Uint8Array<ArrayBuffer>) => this.sendBlock(packet);
     this.encoder = new OpusEncoder(rate, onPacket, () => this.fail());
@@ -44,17 +54,15 @@ class LiveTurn implements Turn {
   }
 
   async push(samples: Float32Array): Promise<void> {
-    for (let from = 0; from < samples.length && !this.over; from += MAX_SAMPLES) {
-      const part = samples.subarray(from, from + MAX_SAMPLES);
-      if (this.encoder) this.encoder.push(part);
-      // Int16Array has the machine's byte order, which is little-endian wherever browsers run.
-      else this.sendBlock(new Uint8Array(toInt16(part).buffer));
-      this.samples += part.length;
+    const sound = this.resampler.push(samples);
+    for (let from = 0; from < sound.length && !this.over; from += MAX_SAMPLES) {
+      this.give(sound.subarray(from, from + MAX_SAMPLES));
       await roomIn(this, this.samples / this.rate);
     }
   }
 
   end(): void {
+    if (!this.over) this.give(this.resampler.flush());
     const complete = () => {
       if (!this.over) this.link.send({ type: "end", turn: this.number });
     };
@@ -65,6 +73,14 @@ class LiveTurn implements Turn {
   cancel(): void {
     this.cancelled = true;
     this.encoder?.close();
+  }
+
+  private give(sound: Float32Array): void {
+    if (sound.length === 0) return;
+    if (this.encoder) this.encoder.push(sound);
+    // Int16Array has the machine's byte order, which is little-endian wherever browsers run.
+    else this.sendBlock(new Uint8Array(toInt16(sound).buffer));
+    this.samples += sound.length;
   }
 
   /** The encoder has given up; one that a cancelled turn closes says so too. */
@@ -137,13 +153,15 @@ export class LiveLink implements Speaker {
   ): Turn {
     this.turn?.cancel();
     const fps = options.fps ?? SPEECH_FPS;
-    const coded = this.codedRates.has(rate);
-    const turn = new LiveTurn(this, ++this.turns, rate, fps, coded);
+    // Sound cards may run at rates that servers do not take.
+    const sent = MIN_RATE <= rate && rate <= MAX_RATE ? Math.round(rate) : MAX_RATE;
+    const coded = this.codedRates.has(sent);
+    const turn = new LiveTurn(this, ++this.turns, rate, sent, fps, coded);
     this.turn = turn;
     if (!this.open) this.spoil("the connection has ended");
     const sound = coded
       ? ({ rate: OPUS_RATE, codec: "opus" } as const)
-      : ({ rate: Math.round(rate), codec: "pcm" } as const);
+      : ({ rate: sent, codec: "pcm" } as const);
     this.send({ type: "start", turn: turn.number, ...sound, ...options, fps });
     return turn;
   }
@@ -213,6 +231,21 @@ export class LiveLink implements Speaker {
     }
     turn.track.append(dyn, pose);
   }
+}
+
+/** The token for a request to an address: a server's token is nobody else's business. */
+export function tokenFor(
+  address: string,
+  options: { server?: string | null; token?: string },
+): string | undefined {
+  return originOf(address) === originOf(options.server ?? "") ? options.token : undefined;
+}
+
+/** Whose an address is, be it of a socket; an empty one is the page's. */
+function originOf(address: string): string {
+  const url = new URL(address, location.href);
+  url.protocol = url.protocol.replace("ws", "http");
+  return url.origin;
 }
 
 /** Whether an address is of this computer, where sound need not be made small. */

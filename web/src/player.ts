@@ -11,6 +11,7 @@
 import { readAvatar, type AvatarData } from "./avatar";
 import { FRONT, limited, viewFrom, type View, type Viewpoint } from "./camera";
 import { IdleLife } from "./idle";
+import { tokenFor } from "./live";
 import { blendLatents, copyLatents, readMotion, restLatents, type Latents } from "./motion";
 import {
   EchoPerformance,
@@ -51,6 +52,7 @@ export interface PlayerOptions {
   server?: string | null;
   /** How the page itself moves head, gaze and brows; "rules" costs less. */
   life?: LifeKind;
+  /** What the server asks for; it is shown to the server alone, without one to the page's own host. */
   token?: string;
 }
 
@@ -95,9 +97,14 @@ export class Player extends EventTarget {
     src: string,
     options: PlayerOptions = {},
   ): Promise<Player> {
-    const bytes = await fetchBytes(src, options.token);
+    const bytes = await fetchBytes(src, tokenFor(src, options));
     const player = new Player(canvas, bytes, options);
-    await player.firstFrame();
+    try {
+      await player.firstFrame();
+    } catch (error) {
+      player.close();
+      throw error;
+    }
     return player;
   }
 
@@ -109,8 +116,14 @@ export class Player extends EventTarget {
     super();
     this.background = options.background ?? "original";
     this.avatar = readAvatar(bytes);
+    // The worker reads the avatar while the shaders are compiled.
     this.poser = new PoseClient(bytes);
-    this.renderer = new Renderer(canvas, this.avatar);
+    try {
+      this.renderer = new Renderer(canvas, this.avatar);
+    } catch (error) {
+      this.poser.close();
+      throw error;
+    }
     this.steering = new Steering(this.avatar.head);
     this.speakers = new Speakers(options.server ?? null, {
       token: options.token,
@@ -191,8 +204,8 @@ export class Player extends EventTarget {
     const output = new SoundOutput();
     output.push(sound);
     output.end();
-    void turn.push(speech).then(() => turn.end());
-    return this.begin(turn, output, epoch);
+    const given = turn.push(speech).then(() => turn.end());
+    return this.begin(turn, output, epoch, given);
   }
 
   /**
@@ -218,8 +231,7 @@ export class Player extends EventTarget {
       turn.end();
       output.end();
     };
-    void feed();
-    return this.begin(turn, output, epoch);
+    return this.begin(turn, output, epoch, feed());
   }
 
   /** Be silent at once, and forget what was about to be said. Returns how often that has happened. */
@@ -305,6 +317,8 @@ export class Player extends EventTarget {
     // A microphone that is unplugged has said all that it will say.
     for (const track of stream.getAudioTracks()) track.onended = () => turn?.end();
     const done = new Promise<void>((resolve, reject) => {
+      // Until something is heard, there is no act that ends.
+      this.stopCapture = resolve;
       captureStream(stream, (samples, rate) => {
         if (epoch !== this.epoch) return;
         if (!turn) {
@@ -317,15 +331,34 @@ export class Player extends EventTarget {
         reject(new Error("motion does not keep up with the sound; this takes a faster device"));
         this.interrupt();
       }).then((stop) => {
-        if (epoch === this.epoch) this.stopCapture = stop;
-        else stop();
+        if (epoch !== this.epoch) return stop();
+        this.stopCapture = () => {
+          stop();
+          resolve();
+        };
       }, reject);
     });
     return done;
   }
 
+  /** Say a turn until it is over, is interrupted, or its sound cannot be given. */
+  private async begin(
+    turn: Turn,
+    output: SoundOutput,
+    epoch: number,
+    given: Promise<void>,
+  ): Promise<void> {
+    const failed = new Promise<never>((_, fail) => given.catch(fail));
+    try {
+      await Promise.race([this.utter(turn, output, epoch), failed]);
+    } catch (error) {
+      if (epoch === this.epoch) this.interrupt();
+      throw error;
+    }
+  }
+
   /** Let the sound begin once its motion is ahead of it. */
-  private async begin(turn: Turn, output: SoundOutput, epoch: number): Promise<void> {
+  private async utter(turn: Turn, output: SoundOutput, epoch: number): Promise<void> {
     while (!turn.over && turn.track.duration < HEAD_START_SECONDS) {
       await new Promise((done) => setTimeout(done, POLL_MILLISECONDS));
     }

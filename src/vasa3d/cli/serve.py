@@ -68,8 +68,12 @@ def serve(
         **chosen,
     )  # fmt: skip
 
+    note = "Ctrl-C to stop"
+    if config.is_everywhere:
+        note += "; on other devices, with this computer's name or address for localhost"
+
     def tell(address: str) -> None:
-        reporter.finish({"url": address, "token": token}, f"open {address} (Ctrl-C to stop)")
+        reporter.finish({"url": address, "token": token}, f"open {address} ({note})")
         typer.get_text_stream("stdout").flush()
 
     run_server(config, avatars, tell)

@@ -12,18 +12,18 @@ import hashlib
 import hmac
 import itertools
 import json
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -33,6 +33,7 @@ from starlette.websockets import WebSocket
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.errors import MissingError, VasaError
 from vasa3d.server.config import LOOPBACK, ServerConfig
+from vasa3d.server.log import log
 from vasa3d.server.metrics import Metrics
 from vasa3d.server.pool import WorkerPool
 from vasa3d.server.protocol import (
@@ -52,7 +53,6 @@ from vasa3d.server.site import SITE_FILES, encode_avatar, index_page, site_file
 if TYPE_CHECKING:
     from vasa3d.server.webrtc import RtcDesk
 
-LOG = logging.getLogger("vasa3d.server")
 _MAX_OFFER_BYTES = 65_536
 _STATUS = {
     CLOSE_BAD_MESSAGE: 400,
@@ -77,11 +77,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-
-
-def log(event: str, **values: Any) -> None:
-    """One line of JSON about something that happened."""
-    LOG.info(json.dumps({"event": event, **values}, default=str))
 
 
 @dataclass(frozen=True)
@@ -202,11 +197,21 @@ class LiveServer:
         middleware = []
         if config.token is None:
             middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))]
+        if config.origins:
+            middleware.append(
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=config.origins,
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["Authorization"],
+                )
+            )
         self.app = Starlette(
             routes=[
                 Route("/", self._page),
                 Route("/healthz", self._health),
                 Route("/metrics", self._metrics_page),
+                Route("/avatars", self._list),
                 Route("/avatars/{name}", self._avatar),
                 *(Route(f"/{name}", self._file) for name in SITE_FILES if name != "index.html"),
                 WebSocketRoute("/live", self._live),
@@ -216,9 +221,17 @@ class LiveServer:
             lifespan=self._lifespan,
         )
 
+    async def start(self) -> None:
+        """Start what the application starts by itself otherwise.
+
+        Raises:
+            VasaError: The processes that make motion cannot be started.
+        """
+        await self._pool.start()
+
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        await self._pool.start()
+        await self.start()
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -230,10 +243,7 @@ class LiveServer:
         log("stopped")
 
     async def _page(self, request: Request) -> Response:
-        avatars = [
-            {"name": name, "src": f"avatars/{quote(name, safe='')}"} for name in self._shelf.names
-        ]
-        page = index_page({"avatars": avatars, "server": "live"})
+        page = index_page({"server": "live"})
         return Response(page, headers=_HEADERS, media_type=_TYPES[".html"])
 
     async def _file(self, request: Request) -> Response:
@@ -249,6 +259,15 @@ class LiveServer:
             return self._refusal()
         return PlainTextResponse(self.metrics.text(), headers=_HEADERS)
 
+    async def _list(self, request: Request) -> Response:
+        """Who can be shown: for the pages, which must know the token first."""
+        if not self._may_enter(request):
+            return self._refusal()
+        avatars = [
+            {"name": name, "src": f"avatars/{quote(name, safe='')}"} for name in self._shelf.names
+        ]
+        return JSONResponse(avatars, headers=_HEADERS)
+
     async def _avatar(self, request: Request) -> Response:
         if not self._may_enter(request):
             return self._refusal()
@@ -259,12 +278,9 @@ class LiveServer:
         return self._data(request, data, "application/octet-stream")
 
     def _data(self, request: Request, data: bytes, media_type: str) -> Response:
-        """Bytes for this page and those that may use us; none where the browser has the same already."""
+        """Bytes for a page; none where the browser has the same already."""
         tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
         headers = {**_HEADERS, "ETag": tag}
-        origin = request.headers.get("origin")
-        if origin in self._config.origins:
-            headers |= {"Access-Control-Allow-Origin": str(origin), "Vary": "Origin"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(data, headers=headers, media_type=media_type)
@@ -272,7 +288,8 @@ class LiveServer:
     @staticmethod
     def _refusal() -> Response:
         headers = {**_HEADERS, "WWW-Authenticate": "Bearer"}
-        return PlainTextResponse("a token is needed", 401, headers=headers)
+        text = "a token is needed: use the link of the server"
+        return PlainTextResponse(text, 401, headers=headers)
 
     def _may_enter(self, connection: HTTPConnection) -> bool:
         """Whether a request shows the token, where one is needed."""
@@ -337,18 +354,19 @@ class LiveServer:
         ]
 
     async def _thin_page(self, request: Request) -> Response:
-        page = index_page({"avatars": self._shelf.names}, "thin.html")
-        return Response(page, headers=_HEADERS, media_type=_TYPES[".html"])
+        return self._data(request, site_file("thin.html"), _TYPES[".html"])
 
     async def _offer(self, request: Request) -> Response:
         """Answer an offer of WebRTC, under the rules of the socket."""
         assert self._desk is not None
         number = next(self._numbers)
         address = request.client.host if request.client else "unknown"
-        offer = await _read_offer(request, self._shelf.names)
-        refusal = self._refuse(request, address)
-        if refusal is None and self._desk.is_full:
-            refusal = CLOSE_FULL, "no more faces can be drawn here at once.", "try again later"
+        offer = None
+        refusal = self._refuse_offer(request, address)
+        if refusal is None:
+            offer = await _read_offer(request, self._shelf.names)
+            # Others may have taken the place while it came.
+            refusal = self._refuse_offer(request, address)
         if refusal is not None or offer is None:
             refusal = refusal or (CLOSE_BAD_MESSAGE, "this is no offer.", "see docs/protocol.md")
             self.metrics.closed[refusal[0]] += 1
@@ -366,6 +384,14 @@ class LiveServer:
             leave(CLOSE_FAILED, "something went wrong on the server")
             raise
         return JSONResponse({"type": "answer", "sdp": sdp}, headers=_HEADERS)
+
+    def _refuse_offer(self, request: Request, address: str) -> tuple[int, str, str] | None:
+        """Like ``_refuse``, for a session that would be drawn."""
+        assert self._desk is not None
+        refusal = self._refuse(request, address)
+        if refusal is None and self._desk.is_full:
+            refusal = CLOSE_FULL, "no more faces can be drawn here at once.", "try again later"
+        return refusal
 
     def _refuse(self, connection: HTTPConnection, address: str) -> tuple[int, str, str] | None:
         """Close code, message and hint for a session that may not begin."""

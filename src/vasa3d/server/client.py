@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from vasa3d.server.protocol import (
     Failure,
     Interrupt,
     Interrupted,
+    ProtocolError,
     Ready,
     Start,
     pack_sound,
@@ -44,6 +46,8 @@ from vasa3d.server.protocol import (
 from vasa3d.types import MotionLatents
 
 _MAX_SAMPLES = (MAX_BLOCK_BYTES - 8) // 2
+_CLOSE_SECONDS = 5.0
+"""For a server that refuses to close its end, which tells the code."""
 
 
 class LiveError(Exception):
@@ -57,6 +61,11 @@ class LiveError(Exception):
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+def _strange(error: ProtocolError) -> LiveError:
+    """What the server sent is none of its messages."""
+    return LiveError(f"the server sent {error}")
 
 
 class LiveTurn:
@@ -126,15 +135,27 @@ class LiveClient:
     async def __aenter__(self) -> LiveClient:
         self._socket = await connect(self._url, subprotocols=self._protocols, compression=None)
         try:
-            first = read_message(str(await self._socket.recv()), SERVER_MESSAGES)
-        except ConnectionClosed as error:
-            raise self._ended() from error
-        if not isinstance(first, Ready):
-            await self._socket.wait_closed()
-            message = first.message if isinstance(first, Failure) else "no answer"
-            raise LiveError(message, self._socket.close_code)
+            await self._greet(self._socket)
+        except BaseException:
+            await self._socket.close()
+            raise
         self._reader = asyncio.ensure_future(self._read())
         return self
+
+    async def _greet(self, socket: ClientConnection) -> None:
+        """Wait until the server is ready."""
+        try:
+            first = read_message(str(await socket.recv()), SERVER_MESSAGES)
+        except ConnectionClosed as error:
+            raise self._ended() from error
+        except ProtocolError as error:
+            raise _strange(error) from error
+        if isinstance(first, Failure):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(socket.wait_closed(), _CLOSE_SECONDS)
+            raise LiveError(first.message, socket.close_code)
+        if not isinstance(first, Ready):
+            raise LiveError("the server did not say that it is ready")
 
     async def __aexit__(self, *error: object) -> None:
         if self._socket is not None:
@@ -189,6 +210,9 @@ class LiveClient:
             self._fail(self._ended())
         except ConnectionClosed:
             self._fail(self._ended())
+        except ProtocolError as error:
+            self._fail(_strange(error))
+            await self._socket.close()
 
     def _take(self, data: str | bytes) -> None:
         turn = self._turn

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from vasa3d.errors import InputError
 
 LOOPBACK = ("127.0.0.1", "localhost")
+EVERYWHERE = ("0.0.0.0", "::", "")
 LIVES = ("diffusion", "rules")
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?")
 
 
 def _default_workers() -> int:
@@ -65,6 +68,7 @@ class ServerConfig:
     video_side: int = 384
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "origins", tuple(map(_plain_origin, self.origins)))
         if not 0 <= self.port <= 65535:
             raise InputError(f"there is no port {self.port}.", hint="choose one from 0 to 65535")
         if self.life not in LIVES:
@@ -88,3 +92,25 @@ class ServerConfig:
     def is_private(self) -> bool:
         """Whether only this computer can connect."""
         return self.host in LOOPBACK
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it listens on all networks of this computer."""
+        return self.host in EVERYWHERE
+
+
+def _plain_origin(text: str) -> str:
+    """An origin as browsers write it: in small letters, without a path and without the usual port.
+
+    Raises:
+        InputError: It is none.
+    """
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        raise InputError(
+            f"{text!r} is no origin of a web page.",
+            hint="scheme, name and port only, as https://example.org:8443",
+        )
+    scheme, host, port = match.groups()
+    usual = {"http": "80", "https": "443"}.get(scheme)
+    return f"{scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")

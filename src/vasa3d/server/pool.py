@@ -21,6 +21,8 @@ from typing import cast
 
 from numpy.typing import NDArray
 
+from vasa3d.errors import VasaError
+from vasa3d.server.log import log
 from vasa3d.server.metrics import Metrics
 from vasa3d.server.protocol import Start, write_message
 from vasa3d.server.worker import BEGIN, FINISH, FORGET, PUSH, REPLY, REQUEST, run_worker
@@ -30,6 +32,8 @@ _RETRY_SECONDS = 5.0
 """After which a worker is started again that died before it was ready."""
 _COST_SECONDS = 20.0
 """Sound over which the cost of a turn is averaged."""
+_REAP_SECONDS = 0.1
+"""For a process that has closed its end to be over, so that its exit code is known."""
 _LIVE_SECONDS = 0.2
 """Longest piece that counts there: those of a file that is sent at once cost less."""
 
@@ -43,14 +47,14 @@ class Worker(asyncio.Protocol):
 
     Args:
         life: As in ``ServerConfig``.
-        on_lost: Called once when the process has ended.
+        on_lost: Called once, with the reason, when the process has ended.
 
     Attributes:
         turns: Turns that have a place here.
         ready: Seconds of work on a second of sound, once the process is warm.
     """
 
-    def __init__(self, life: str, on_lost: Callable[[Worker], None]) -> None:
+    def __init__(self, life: str, on_lost: Callable[[Worker, str], None]) -> None:
         self.turns = 0
         self._life, self._on_lost = life, on_lost
         self._transport: asyncio.Transport | None = None
@@ -60,15 +64,27 @@ class Worker(asyncio.Protocol):
         self.ready: asyncio.Future[float] = loop.create_future()
         self._asked: deque[asyncio.Future[tuple[bytes, int, float]]] = deque()
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether it works at once on what it is asked."""
+        return self._transport is not None and self.ready.done() and not self.ready.exception()
+
     async def start(self) -> None:
-        """Start the process."""
+        """Start the process.
+
+        Raises:
+            OSError: The system has no room for it.
+        """
         ours, theirs = socket.socketpair()
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=run_worker, args=(theirs, self._life), daemon=True)
+        process = context.Process(target=run_worker, args=(theirs, self._life), daemon=True)
         saved = {name: os.environ.get(name) for name in _ONE_THREAD}
         os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
         try:
-            self._process.start()
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
             for name, value in saved.items():
@@ -76,6 +92,7 @@ class Worker(asyncio.Protocol):
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+        self._process = process
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
 
     async def ask(self, work: int, session: int, body: bytes) -> tuple[bytes, int, float]:
@@ -126,7 +143,10 @@ class Worker(asyncio.Protocol):
             body = bytes(self._came[REPLY.size : REPLY.size + size])
             del self._came[: REPLY.size + size]
             if not self.ready.done():
-                self.ready.set_result(seconds)
+                if done:
+                    self.ready.set_result(seconds)
+                else:
+                    self._refuse(self.ready, body.decode(errors="replace"))
                 continue
             answer = self._asked.popleft()
             if answer.done():
@@ -138,13 +158,22 @@ class Worker(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        lost = WorkerLost("the worker process has died")
+        assert self._process is not None
+        self._process.join(_REAP_SECONDS)
+        self.fail(f"the worker process has died, exit code {self._process.exitcode}")
+
+    def fail(self, reason: str) -> None:
+        """Tell all who wait that the process is no more."""
         for answer in (self.ready, *self._asked):
             if not answer.done():
-                answer.set_exception(lost)
-                answer.exception()  # nobody need be waiting
+                self._refuse(answer, reason)
         self._asked.clear()
-        self._on_lost(self)
+        self._on_lost(self, reason)
+
+    @staticmethod
+    def _refuse(answer: asyncio.Future, reason: str) -> None:
+        answer.set_exception(WorkerLost(reason))
+        answer.exception()  # nobody need be waiting
 
 
 class WorkerPool:
@@ -163,33 +192,64 @@ class WorkerPool:
         self._workers: list[Worker] = []
         self._cost = 0.0
         self._stopped = False
+        self._restarts: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Start all processes and wait until they are warm."""
+        """Start all processes and wait until they are warm, unless that has been done.
+
+        Raises:
+            VasaError: One cannot be started.
+        """
+        if self._workers:
+            return
         self._workers = [Worker(self._life, self._lost) for _ in range(self._count)]
-        await asyncio.gather(*(worker.start() for worker in self._workers))
-        costs = await asyncio.gather(*(worker.ready for worker in self._workers))
+        try:
+            await asyncio.gather(*(worker.start() for worker in self._workers))
+            costs = await asyncio.gather(*(worker.ready for worker in self._workers))
+        except BaseException as error:
+            self.stop()
+            if not isinstance(error, OSError | WorkerLost):
+                raise
+            raise VasaError(
+                f"no process that makes motion can be started: {error}.",
+                hint="ask vasa3d doctor what is missing; fewer --workers take less memory",
+            ) from error
         self._cost = sum(costs) / len(costs)
 
-    def _lost(self, worker: Worker) -> None:
+    def _lost(self, worker: Worker, reason: str) -> None:
         """A process has ended: another takes its place."""
         if self._stopped:
             return
         self._metrics.worker_losses += 1
+        failed = worker.ready.exception()
+        log("worker_lost", reason=str(failed or reason))
         new = Worker(self._life, self._lost)
         self._workers[self._workers.index(worker)] = new
-        delay = _RETRY_SECONDS if worker.ready.exception() else 0.0
-        loop = asyncio.get_running_loop()
-        loop.call_later(delay, lambda: asyncio.ensure_future(new.start()))
+        restart = asyncio.ensure_future(self._restart(new, _RETRY_SECONDS if failed else 0.0))
+        self._restarts.add(restart)
+        restart.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, worker: Worker, delay: float) -> None:
+        await asyncio.sleep(delay)
+        try:
+            await worker.start()
+        except Exception as error:
+            # Whatever it is, who waits for this worker must know, and the next try may do better.
+            worker.stop()
+            worker.fail(f"the worker process cannot be started: {error!r}")
+
+    def _choices(self) -> list[Worker]:
+        """The workers for a new turn: those that are warm; while there are none, it waits for one."""
+        return [worker for worker in self._workers if worker.is_warm] or self._workers
 
     def has_room(self) -> bool:
         """Whether another turn would be in time; a worker without any always has room for one."""
-        fewest = min(worker.turns for worker in self._workers)
+        fewest = min(worker.turns for worker in self._choices())
         return fewest == 0 or (fewest + 1) * self._cost <= self._max_load
 
     def take_place(self) -> Worker:
         """The worker for a new turn: the one with the fewest."""
-        worker = min(self._workers, key=lambda worker: worker.turns)
+        worker = min(self._choices(), key=lambda worker: worker.turns)
         worker.turns += 1
         self._tell_load()
         return worker
@@ -229,5 +289,7 @@ class WorkerPool:
     def stop(self) -> None:
         """End all processes."""
         self._stopped = True
+        for restart in self._restarts:
+            restart.cancel()
         for worker in self._workers:
             worker.stop()

@@ -38,7 +38,6 @@ CODECS = ("pcm", "opus")
 OPUS_RATE = 48_000
 """The rate of a turn whose sound is Opus: that at which it is decoded."""
 
-CLOSE_GOING_AWAY = 1001
 CLOSE_BAD_MESSAGE = 4400
 CLOSE_WRONG_TOKEN = 4401
 CLOSE_TIMEOUT = 4408
@@ -324,6 +323,8 @@ def typescript() -> str:
         f"export const PROTOCOL_VERSION = {PROTOCOL_VERSION};",
         f'export const SUBPROTOCOL = "{SUBPROTOCOL}";',
         f'export const BEARER_PREFIX = "{BEARER_PREFIX}";',
+        f"export const MIN_RATE = {RATES[0]};",
+        f"export const MAX_RATE = {RATES[1]};",
         f"export const MAX_BLOCK_BYTES = {MAX_BLOCK_BYTES};",
         f"export const OPUS_RATE = {OPUS_RATE};",
         f"export const MOTION_HEADER_BYTES = {_HEADER.size};",

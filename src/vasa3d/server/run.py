@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from vasa3d.errors import OutputError
-from vasa3d.server.app import LOG, LiveServer
+from vasa3d.server.app import LiveServer
 from vasa3d.server.config import ServerConfig
+from vasa3d.server.log import LOG
 from vasa3d.server.protocol import MAX_BLOCK_BYTES
 
 _PING_SECONDS = 20.0
@@ -33,6 +34,7 @@ def run_server(
     Raises:
         AvatarFileError: An avatar is not readable.
         OutputError: The port is taken, or there is no such address.
+        VasaError: The processes that make motion cannot be started.
     """
     live = LiveServer(config, avatars)
     listener = _listen(config)
@@ -53,7 +55,7 @@ def run_server(
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(options, lambda: on_ready(_address(config, port)))
+    server = _Server(options, live.start, lambda: on_ready(_address(config, port)))
     try:
         server.run(sockets=[listener])
     finally:
@@ -77,7 +79,9 @@ def _listen(config: ServerConfig) -> socket.socket:
 
 
 def _address(config: ServerConfig, port: int) -> str:
-    host = f"[{config.host}]" if ":" in config.host else config.host
+    # The address of all networks is none that could be opened.
+    host = "localhost" if config.is_everywhere else config.host
+    host = f"[{host}]" if ":" in host else host
     secret = "" if config.token is None else f"#token={config.token}"
     return f"http://{host}:{port}/{secret}"
 
@@ -85,11 +89,18 @@ def _address(config: ServerConfig, port: int) -> str:
 class _Server(uvicorn.Server):
     """Says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        prepare: Callable[[], Awaitable[None]],
+        on_started: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._on_started = on_started
+        self._prepare, self._on_started = prepare, on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # An error that the application's own startup meets would become a traceback and an exit.
+        await self._prepare()
         await super().startup(sockets)
         if self.started:
             self._on_started()

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vasa3d.errors import InputError
 from vasa3d.server.config import ServerConfig
+from vasa3d.server.log import log
 from vasa3d.server.metrics import Metrics
 from vasa3d.server.opus import OpusDecoder
 from vasa3d.server.pool import Worker, WorkerLost, WorkerPool
@@ -178,6 +179,7 @@ class Session:
             message, hint = describe(error)
             return await self._close(CLOSE_BAD_MESSAGE, message, hint)
         except WorkerLost as error:
+            log("failed", session=self._number, reason=str(error))
             return await self._close(CLOSE_FAILED, describe(error)[0], describe(error)[1])
         finally:
             for task in tasks:

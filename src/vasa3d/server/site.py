@@ -62,10 +62,10 @@ def site_file(name: str) -> bytes:
     return path.read_bytes()
 
 
-def index_page(config: dict[str, Any], name: str = "index.html") -> bytes:
-    """A page for a configuration: ``avatars`` (name and src each), ``motion``, ``audio``, ``server``."""
+def index_page(config: dict[str, Any]) -> bytes:
+    """The page for a configuration: ``avatars`` (name and src each), ``motion``, ``audio``, ``server``."""
     text = json.dumps(config, sort_keys=True).replace("<", "\\u003c")
-    page = site_file(name).decode("utf-8")
+    page = site_file("index.html").decode("utf-8")
     return page.replace(_CONFIG_ELEMENT, _CONFIG_ELEMENT.replace("></", f">{text}</")).encode()
 
 

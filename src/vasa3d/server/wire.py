@@ -55,6 +55,7 @@ class Wire:
         self._channel, self._stage, self._max_ahead = channel, stage, max_ahead_seconds
         self._inbox: deque[tuple[str | bytes, bool]] = deque()
         self._waiting = 0
+        self._flooded = False
         self._arrived = asyncio.Event()
         self._gone: int | None = None
         self._turn: Start | None = None
@@ -95,8 +96,11 @@ class Wire:
             self._blocks += 1
 
     def _add(self, message: str | bytes, from_microphone: bool) -> None:
-        self._inbox.append((message, from_microphone))
-        self._waiting += _cost(message)
+        # A data channel is always read: who sends on while the session is busy must not fill the memory.
+        self._flooded |= self._waiting + _cost(message) > MAX_WAITING_BYTES
+        if not self._flooded:
+            self._inbox.append((message, from_microphone))
+            self._waiting += _cost(message)
         self._arrived.set()
 
     async def receive(self) -> dict[str, Any]:
@@ -107,7 +111,7 @@ class Wire:
             SessionOver: Too much waits.
         """
         while self._gone is None:
-            if self._waiting > MAX_WAITING_BYTES:
+            if self._flooded:
                 raise SessionOver(CLOSE_TOO_MANY, "too much sound was sent ahead")
             # Not only sound waits: the end of a turn comes after it.
             if self._inbox and self._stage.ahead_seconds <= self._max_ahead:

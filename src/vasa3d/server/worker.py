@@ -3,7 +3,8 @@
 A request is ``REQUEST`` (bytes that follow, what to do, session) and its bytes: for ``BEGIN`` the text of the turn's
 ``Start``, for ``PUSH`` int16 samples at its rate, else none. Each is answered in its turn by ``REPLY`` (bytes that
 follow, whether it was done, frames, seconds of work) and the message of the motion that it settles. The first reply
-answers no request: it comes when the process is warm, its seconds being those of work on a second of sound.
+answers no request: it comes when the process is warm, its seconds being those of work on a second of sound. A reply to
+what could not be done has the reason in place of motion.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from vasa3d.errors import VasaError
 from vasa3d.kernels.threads import set_num_threads
 from vasa3d.motion.generator import GeneratorConfig, MotionStream, warm_up
 from vasa3d.server.protocol import Start, pack_motion, read_message, write_message
@@ -132,7 +134,12 @@ def _work(link: socket.socket, life: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(1)
     voices = Voices(life)
-    link.sendall(REPLY.pack(0, True, 0, voices.warm()))
+    try:
+        link.sendall(REPLY.pack(0, True, 0, voices.warm()))
+    except VasaError as error:
+        reason = f"{error.message.rstrip('.')} ({error.hint})".encode()
+        link.sendall(REPLY.pack(len(reason), False, 0, 0.0) + reason)
+        return
     # What is there now stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()

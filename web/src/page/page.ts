@@ -6,8 +6,14 @@
 
 import { EMOTIONS, VasaHead } from "../index";
 
+interface Avatar {
+  name: string;
+  src: string;
+}
+
 interface Config {
-  avatars?: { name: string; src: string }[];
+  /** A server tells them itself, to whoever has its token. */
+  avatars?: Avatar[];
   motion?: string;
   audio?: string;
   server?: string;
@@ -27,6 +33,8 @@ const avatar = find<HTMLSelectElement>("avatar");
 const emotion = find<HTMLSelectElement>("emotion");
 const background = find<HTMLSelectElement>("background");
 let head = new VasaHead();
+/** Counts what was begun, so that what it has taken the place of says nothing any more. */
+let begun = 0;
 
 function find<T extends HTMLElement>(id: string): T {
   return document.getElementById(id) as T;
@@ -48,6 +56,7 @@ function update(): void {
 
 /** Put the chosen avatar on the stage. */
 function show(src: string): void {
+  begun++;
   head = new VasaHead();
   head.setAttribute("src", src);
   head.setAttribute("label", "Talking head");
@@ -81,14 +90,17 @@ function applyEmotion(): void {
 
 /** Run something that may fail, and say so. */
 async function attempt(what: string, action: () => Promise<void>): Promise<void> {
+  const mine = ++begun;
+  microphone.setAttribute("aria-pressed", "false");
   say(what);
   try {
     await action();
-    say("Ready.");
+    // What went wrong meanwhile stays to be read.
+    if (mine === begun && !status.classList.contains("wrong")) say("Ready.");
   } catch (error) {
-    say(error instanceof Error ? error.message : String(error), true);
+    if (mine === begun) say(error instanceof Error ? error.message : String(error), true);
   }
-  update();
+  if (mine === begun) update();
 }
 
 const MICROPHONE_ERRORS: Record<string, string> = {
@@ -118,11 +130,13 @@ async function prepare(): Promise<void> {
 const listening = () => microphone.getAttribute("aria-pressed") === "true";
 
 async function listen(): Promise<void> {
+  const mine = begun;
   const stream = await openMicrophone();
-  microphone.setAttribute("aria-pressed", "true");
   try {
+    if (mine !== begun) return;
+    microphone.setAttribute("aria-pressed", "true");
     await prepare();
-    if (!listening()) return;
+    if (mine !== begun || !listening()) return;
     say("Listening … say something.");
     await head.player?.speak(stream);
   } finally {
@@ -134,6 +148,22 @@ async function speakFile(chosen: File): Promise<void> {
   await prepare();
   say("Speaking …");
   await head.player?.speak(chosen);
+}
+
+async function avatarsHere(): Promise<Avatar[]> {
+  if (config.avatars || !config.server) return config.avatars ?? [];
+  const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
+  const answer = await fetch("avatars", { headers });
+  if (!answer.ok) throw new Error(await answer.text());
+  return (await answer.json()) as Avatar[];
+}
+
+async function open(): Promise<void> {
+  const avatars = await avatarsHere();
+  for (const { name, src } of avatars) avatar.append(new Option(name, src));
+  find("avatar-label").hidden = avatars.length < 2;
+  if (!avatars[0]) throw new Error("There is no avatar here.");
+  show(avatars[0].src);
 }
 
 play.addEventListener("click", () => {
@@ -167,11 +197,7 @@ if (ground) {
   }
   background.value = ground;
 }
-const avatars = config.avatars ?? [];
-for (const { name, src } of avatars) avatar.append(new Option(name, src));
 for (const name of Object.keys(EMOTIONS)) emotion.append(new Option(name, name));
-find("avatar-label").hidden = avatars.length < 2;
 play.hidden = !config.motion;
 find("speech-label").hidden = !config.server;
-if (avatars[0]) show(avatars[0].src);
-else say("There is no avatar here.", true);
+void attempt("Loading …", open);

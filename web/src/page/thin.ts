@@ -12,8 +12,8 @@ const BLOCK = 16_000;
 const MAX_BUFFERED = 256_000;
 const GATHER_MILLISECONDS = 2_000;
 
-const config = JSON.parse(find("config").textContent || "{}") as { avatars?: string[] };
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const authorisation: Record<string, string> = token ? { Authorization: `Bearer ${token}` } : {};
 const status = find("status");
 const video = find<HTMLVideoElement>("video");
 const microphone = find<HTMLButtonElement>("microphone");
@@ -25,6 +25,8 @@ let peer: RTCPeerConnection | null = null;
 let channel: RTCDataChannel | null = null;
 let voice: RTCRtpSender | null = null;
 let captured: MediaStreamTrack | null = null;
+/** Counts releases of the microphone, so that one asked for before is not taken after. */
+let releases = 0;
 /** Turns are counted for each connection; `speaking` is the one under way. */
 let turns = 0;
 let speaking = 0;
@@ -52,6 +54,7 @@ function send(message: ClientMessage): void {
 function receive(message: ServerMessage): void {
   if (message.type === "ready") say("Ready.");
   else if (message.type === "failure") {
+    releaseMicrophone();
     say(message.message, true);
     speaking = 0;
   } else if (message.type === "done" && message.turn === speaking) {
@@ -84,6 +87,7 @@ async function connect(): Promise<void> {
   channel.onmessage = ({ data }) => receive(JSON.parse(data as string) as ServerMessage);
   channel.onclose = () => {
     if (peer !== mine) return;
+    releaseMicrophone();
     speaking = 0;
     if (!status.classList.contains("wrong")) say("The server has closed the connection.", true);
     update();
@@ -99,7 +103,7 @@ async function connect(): Promise<void> {
     method: "POST",
     headers: {
       "Content-Type": "application/json",
-      ...(token ? { Authorization: `Bearer ${token}` } : {}),
+      ...authorisation,
     },
     body: JSON.stringify({ sdp: mine.localDescription?.sdp, avatar: avatar.value || undefined }),
   });
@@ -116,6 +120,7 @@ function disconnect(): void {
 }
 
 function releaseMicrophone(): void {
+  releases++;
   captured?.stop();
   captured = null;
   void voice?.replaceTrack(null);
@@ -142,9 +147,15 @@ async function listen(): Promise<void> {
   interrupt();
   const devices = navigator.mediaDevices as MediaDevices | undefined;
   if (!devices) throw new Error("Browsers open the microphone on https pages and localhost only.");
+  const asked = releases;
   const stream = await devices.getUserMedia({ audio: true });
+  if (asked !== releases) {
+    for (const track of stream.getTracks()) track.stop();
+    return;
+  }
   captured = stream.getAudioTracks()[0] ?? null;
   await voice?.replaceTrack(captured);
+  if (asked !== releases) return;
   begin();
   say("Listening … say something.");
 }
@@ -195,6 +206,16 @@ async function attempt(action: () => Promise<void>): Promise<void> {
   update();
 }
 
+/** Choose among the avatars that the server tells to whoever has its token. */
+async function open(): Promise<void> {
+  const answer = await fetch("avatars", { headers: authorisation });
+  if (!answer.ok) throw new Error(await answer.text());
+  const avatars = (await answer.json()) as { name: string }[];
+  for (const { name } of avatars) avatar.append(new Option(name, name));
+  find("avatar-label").hidden = avatars.length < 2;
+  await connect();
+}
+
 microphone.addEventListener("click", () => {
   if (captured) interrupt();
   else void attempt(listen);
@@ -208,7 +229,4 @@ stop.addEventListener("click", interrupt);
 avatar.addEventListener("change", () => void attempt(connect));
 addEventListener("pagehide", disconnect);
 
-const avatars = config.avatars ?? [];
-for (const name of avatars) avatar.append(new Option(name, name));
-find("avatar-label").hidden = avatars.length < 2;
-void attempt(connect);
+void attempt(open);

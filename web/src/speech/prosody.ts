@@ -89,7 +89,10 @@ export class ProsodyStream {
     this.heard = keep * this.heard + heard;
     const certainty = this.sure / this.heard;
     this.followDoubt(certainty, sure, heard, 4 * quiet * (1 - quiet));
-    const x = Math.min(Math.max((certainty - BELIEF_FROM - DOUBT * this.doubt) / BELIEF_SPAN, 0), 1);
+    const x = Math.min(
+      Math.max((certainty - BELIEF_FROM - DOUBT * this.doubt) / BELIEF_SPAN, 0),
+      1,
+    );
     return x * x * (3 - 2 * x);
   }
 
