@@ -72,6 +72,28 @@ def test_open_vowels_open_most() -> None:
     assert 0.05 * gaps["A"] < gaps["FV"] < 0.3 * gaps["A"]
 
 
+def test_doubtful_hearing_still_moves_the_mouth() -> None:
+    """Noise leaves a third of the belief to the sound that is said: the mouth must not stay half open."""
+    clear = activity([("sil", 20), *[("A", 12), ("PBM", 8)] * 4, ("A", 12), ("sil", 20)])
+    blurred = np.full_like(clear.visemes, 0.7 / (len(VISEMES) - 1))
+    blurred[clear.visemes > 0.5] = 0.3
+    closure = np.where(clear.closure > 0.5, 0.2, 0.1).astype(np.float32)
+    heard = SpeechActivity(blurred, closure, clear.level)
+
+    def gaps(certainty: float) -> np.ndarray:
+        sure = np.full(len(heard), certainty, np.float32)
+        channels, _ = coarticulation.mouth(coarticulation.decided(heard, sure), 0.29)
+        pose = np.zeros((len(channels), 6), np.float32)
+        return 1000.0 * lip_gap(MotionLatents(channels, pose, 100.0))[30:110]
+
+    plain, doubtful = gaps(0.7), gaps(0.35)
+    assert np.ptp(doubtful) > 1.5 * np.ptp(plain)
+    assert doubtful.min() < 0.75 * plain.min()
+    assert (
+        coarticulation.decided(heard, np.full(len(heard), 0.7, np.float32)).visemes == blurred
+    ).all()
+
+
 def test_rounding_comes_before_the_rounded_vowel() -> None:
     channels, _ = lips([("sil", 20), ("TD", 20), ("U", 20), ("sil", 20)])
     pucker = channels[:, ARKIT_INDEX["mouthPucker"]]

@@ -162,10 +162,10 @@ def bursts(at: list[float], seconds: float = 4.0) -> SpeechActivity:
 
 def test_prosody_finds_stresses_at_their_time_in_any_cut() -> None:
     sound = bursts([0.8, 1.6, 3.0])
-    speaking, belief, stresses = ProsodyStream().push(sound)
-    assert [s.seconds for s in stresses] == pytest.approx([0.8, 1.6, 3.0], abs=0.021)
-    assert speaking[95] > 0.2 > speaking[60]
-    assert belief.min() > 0.99
+    whole = ProsodyStream().push(sound)
+    assert [s.seconds for s in whole.stresses] == pytest.approx([0.8, 1.6, 3.0], abs=0.021)
+    assert whole.speaking[95] > 0.2 > whole.speaking[60]
+    assert whole.belief.min() > 0.99
     stream, found, voices = ProsodyStream(), [], []
     for start in range(0, 400, 37):
         part = SpeechActivity(
@@ -173,12 +173,15 @@ def test_prosody_finds_stresses_at_their_time_in_any_cut() -> None:
             sound.closure[start : start + 37],
             sound.level[start : start + 37],
         )
-        voice, _, more = stream.push(part)
-        assert all(s.seconds <= (start + 37 - FRAMES_AHEAD) / 100 for s in more)
-        found += more
-        voices.append(voice)
-    assert found == stresses
-    np.testing.assert_array_equal(np.concatenate(voices), speaking)
+        piece = stream.push(part)
+        assert all(s.seconds <= (start + 37 - FRAMES_AHEAD) / 100 for s in piece.stresses)
+        found += piece.stresses
+        voices.append((piece.speaking, piece.belief, piece.certainty))
+    assert found == whole.stresses
+    for track, expected in zip(
+        zip(*voices, strict=True), (whole.speaking, whole.belief, whole.certainty), strict=True
+    ):
+        np.testing.assert_array_equal(np.concatenate(track), expected)
 
 
 def test_undecided_sound_is_not_believed_and_speech_is_at_once() -> None:
@@ -186,13 +189,14 @@ def test_undecided_sound_is_not_believed_and_speech_is_at_once() -> None:
     visemes = rng.dirichlet(np.ones(len(VISEMES)), 300).astype(np.float32)
     music = SpeechActivity(visemes, np.zeros(300, np.float32), np.full(300, -20.0, np.float32))
     stream = ProsodyStream()
-    _, belief, _ = stream.push(music)
-    assert belief[150:].max() < 0.3
+    rhythm = stream.push(music)
+    assert rhythm.belief[150:].max() < 0.3
+    assert rhythm.certainty[150:].max() < 0.35
     stream.push(bursts([], 4.0))
     certain = np.full((50, len(VISEMES)), 0.02, np.float32)
     certain[:, 12] = 0.7
     words = SpeechActivity(certain, np.zeros(50, np.float32), np.full(50, -20.0, np.float32))
-    assert stream.push(words)[1].min() > 0.9
+    assert stream.push(words).belief.min() > 0.9
 
 
 def test_a_vowel_within_music_is_doubted_until_speech_goes_on() -> None:
@@ -203,7 +207,7 @@ def test_a_vowel_within_music_is_doubted_until_speech_goes_on() -> None:
     vowel[:, 12] = 0.55
     visemes = np.concatenate([music, vowel]).astype(np.float32)
     sound = SpeechActivity(visemes, np.zeros(900, np.float32), np.full(900, -20.0, np.float32))
-    belief = ProsodyStream().push(sound)[1]
+    belief = ProsodyStream().push(sound).belief
     assert belief[200:633].max() < 0.1
     assert belief[700:].min() > 0.9
     assert np.abs(np.diff(belief)).max() < 0.2

@@ -37,12 +37,12 @@ def features(samples: np.ndarray, chunk: int) -> np.ndarray:
         piece = samples[at : at + chunk]
         voice.listen(piece)
         activity = encoder.push(piece)
-        speaking, belief, _ = prosody.push(activity)
-        parts.append(voice.push(activity, speaking, belief))
+        rhythm = prosody.push(activity)
+        parts.append(voice.push(activity, rhythm.speaking, rhythm.belief))
     voice.end()
     activity = encoder.flush()
-    speaking, belief, _ = prosody.push(activity)
-    parts.append(voice.push(activity, speaking, belief))
+    rhythm = prosody.push(activity)
+    parts.append(voice.push(activity, rhythm.speaking, rhythm.belief))
     return np.concatenate(parts)
 
 

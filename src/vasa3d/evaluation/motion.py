@@ -239,8 +239,8 @@ def _diversity(seeds: list[MotionLatents]) -> float:
 
 
 def _stresses(clip: AudioClip) -> np.ndarray:
-    _, _, stresses = ProsodyStream().push(encode(clip.samples))
-    return np.array([s.seconds for s in stresses])
+    rhythm = ProsodyStream().push(encode(clip.samples))
+    return np.array([s.seconds for s in rhythm.stresses])
 
 
 def _beats(motion: MotionLatents, stresses: np.ndarray, rng) -> tuple[float, float]:

@@ -19,6 +19,10 @@ The mouth moves ``DELAY`` frames after the sound, as mouths in motion captures d
 those at hand); that much more of the sound is known when a frame is due. Everything is a finite
 filter: an output frame depends on ``FRAMES_AHEAD`` frames ahead and ``FRAMES_BEHIND`` behind.
 
+In loud noise the encoder spreads its belief over many sounds, and a blend of all of them would hold
+the mouth half open. ``decided`` therefore takes the likelier ones for surer than they are, the more
+so the less certain the encoder has lately been.
+
 The speaking style moves jaw and lips apart from each other: somebody who mumbles keeps the jaw
 nearly still and the lips slack, somebody who over-articulates moves both more and faster.
 
@@ -36,6 +40,7 @@ import numpy as np
 
 from vasa3d.audio.features import FRAME_RATE
 from vasa3d.kernels.mouth import blend, hold_contacts
+from vasa3d.motion.prosody import SURE
 from vasa3d.motion.speech import VISEME_INDEX, VISEMES, SpeechActivity, lips_shut
 from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 
@@ -101,6 +106,7 @@ _HOLD_LIPS, _HOLD_TEETH, _HOLD_AFTER = 2, 3, 3
 _NEAR = 6
 _EASE = np.array([0.5, 1.1, 1.4, 1.1, 0.5], np.float32) / np.float32(4.6)
 _PAUSE_FRAMES = 18
+_MOST_DOUBT = np.float32(2.0)
 _LOUD_RANGE_DB, _VIGOUR = 14.0, np.float32(0.15)
 
 
@@ -162,6 +168,24 @@ def _kernel(group: str) -> F32:
     # Eased to nothing where sight ends, or a sound that comes into sight would jerk the lips.
     kernel *= 1.0 - np.maximum(offset, 0) ** 2 / (FRAMES_AHEAD + DELAY + 1) ** 2
     return (kernel / kernel.sum()).astype(np.float32)
+
+
+def decided(activity: SpeechActivity, certainty: F32) -> SpeechActivity:
+    """What the mouth makes of doubtful hearing.
+
+    With g = (0.45 / certainty)^2, from 1 to 2, posteriors p become p^(g^2) over their sum, and a closure is g times as
+    likely.
+
+    Args:
+        activity: n frames.
+        certainty: (n,) of ``prosody.Prosody``.
+    """
+    doubt = (np.float32(SURE) / certainty) ** 2
+    doubt = np.minimum(np.maximum(doubt, np.float32(1.0)), _MOST_DOUBT)
+    visemes = activity.visemes ** (doubt**2)[:, None]
+    visemes /= visemes.sum(axis=1, keepdims=True)
+    closure = np.minimum(doubt * activity.closure, np.float32(1.0))
+    return SpeechActivity(visemes, closure, activity.level)
 
 
 def mouth(

@@ -256,15 +256,15 @@ class MotionStream:
         return ready if self._life is None else min(ready, self._life.frames_ready(self.fps))
 
     def _hear(self, activity: SpeechActivity) -> None:
-        speaking, belief, stresses = self._prosody.push(activity)
+        rhythm = self._prosody.push(activity)
         late = self._start / FRAME_RATE + _STRESS_SECONDS
-        stresses = [Stress(s.seconds + late, s.strength) for s in stresses]
+        stresses = [Stress(s.seconds + late, s.strength) for s in rhythm.stresses]
         if self._idle is not None:
             self._idle.hear(stresses)
         else:
             assert self._life is not None
             self._life.stress(stresses)
-            voice = self._listener.push(activity, speaking, belief)
+            voice = self._listener.push(activity, rhythm.speaking, rhythm.belief)
             if self.config.voice_model is not None:
                 if self._foreseen is None:
                     raise InputError(
@@ -275,13 +275,16 @@ class MotionStream:
                 voice = self._foreseen[np.minimum(at, len(self._foreseen) - 1)]
             self._tokens += len(voice)
             self._life.hear(voice)
-        self._context = concatenate([self._context, activity])
+        heard = coarticulation.decided(activity, rhythm.certainty)
+        self._context = concatenate([self._context, heard])
         channels, contact = coarticulation.mouth(
             self._context, self._threshold, self.controls.amplitude, self.controls.style
         )
         new = np.concatenate([channels, contact[:, None]], axis=1)
         self._mouth = np.concatenate([self._mouth, new])
-        self._voice = np.concatenate([self._voice, np.stack([speaking, belief], axis=1)])
+        self._voice = np.concatenate(
+            [self._voice, np.stack([rhythm.speaking, rhythm.belief], axis=1)]
+        )
         keep = coarticulation.FRAMES_BEHIND + coarticulation.FRAMES_AHEAD
         self._context = _tail(self._context, min(keep, len(self._context)))
 

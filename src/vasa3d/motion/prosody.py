@@ -16,6 +16,9 @@ The network is sure of one sound in speech (c around 0.55, 0.35 in noise as loud
 Music sounds like a vowel now and then, for about a second. The doubt d goes to 1, within 0.2 s, while the last 4 s were
 no speech: c over that time is below 0.36 as well, and the network cannot even tell sound from silence, the mean of
 4 s (1 - s) being above 0.34 (0.1 to 0.3 in speech, noisy or not; 0.4 to 0.7 in music). A c above 0.45 ends it at once.
+
+``certainty`` is c over these 4 s: where it is low, the lips make more of what little is heard
+(``coarticulation.decided``).
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ _SILENCE_DB = -75.0
 _BELIEF_SECONDS = 0.9
 _BELIEF_FROM, _BELIEF_SPAN = 0.28, 0.08
 _DOUBT, _DOUBT_SECONDS, _DOUBT_MEMORY_SECONDS = 0.14, 0.2, 4.0
-_UNSURE, _UNDECIDED, _SURE = 0.36, 0.34, 0.45
+_UNSURE, _UNDECIDED, SURE = 0.36, 0.34, 0.45
 _STICKING = 0.04
 """What is doubted must be that much better to be believed again: doubt must not flutter."""
 _PRIOR_UNDECIDED, _PRIOR_MEMORY_FRAMES = 0.15, 120.0
@@ -63,6 +66,23 @@ class Stress:
     strength: float
 
 
+@dataclass(frozen=True)
+class Prosody:
+    """The rhythm of n frames.
+
+    Attributes:
+        speaking: (n,) float32 in [0, 1], whether somebody speaks.
+        belief: (n,) float32 in [0, 1], whether it is speech at all.
+        certainty: (n,) float32, how sure the encoder has been of one sound in the last seconds.
+        stresses: Stressed syllables that became known.
+    """
+
+    speaking: F32
+    belief: F32
+    certainty: F32
+    stresses: list[Stress]
+
+
 class ProsodyStream:
     """Follows activity pushed in any pieces; state at frame t does not depend on how it was cut."""
 
@@ -79,16 +99,11 @@ class ProsodyStream:
         self._frame = -FRAMES_AHEAD
         self._last = -1e9
 
-    def push(self, activity: SpeechActivity) -> tuple[F32, F32, list[Stress]]:
-        """Take n frames.
-
-        Returns:
-            ``speaking`` (n,) and ``belief`` (n,) in [0, 1] of the frames given, and the stresses that became known.
-        """
-        speaking = np.empty(len(activity), np.float32)
-        belief = np.empty(len(activity), np.float32)
+    def push(self, activity: SpeechActivity) -> Prosody:
+        """Take n frames."""
+        speaking, belief, certainty = np.empty((3, len(activity)), np.float32)
         if not len(activity):
-            return speaking, belief, []
+            return Prosody(speaking, belief, certainty, [])
         top = activity.visemes[:, _SOUNDS].max(axis=1).tolist()
         silence = activity.visemes[:, VISEME_INDEX["sil"]].astype(np.float64).tolist()
         levels = np.maximum(activity.level.astype(np.float64), _SILENCE_DB)
@@ -101,10 +116,11 @@ class ProsodyStream:
             self._voice += (1.0 - quiet - self._voice) / (_SPEAKING_SECONDS * FRAME_RATE)
             speaking[i] = self._voice
             belief[i] = self._believe(quiet, top[i])
+            certainty[i] = self._long_sure / self._long_heard
             self._judge(smooth[i : i + 2 * _PEAK + 1], self._spoken[i], stresses)
             self._frame += 1
         del self._spoken[: len(silence)]
-        return speaking, belief, stresses
+        return Prosody(speaking, belief, certainty, stresses)
 
     def _believe(self, quiet: float, top: float) -> float:
         """Belief after one more frame; ``top`` is the posterior of the likeliest sound."""
@@ -129,7 +145,7 @@ class ProsodyStream:
         )
         margin = _STICKING * self._doubting
         self._doubting = (
-            certainty < _SURE
+            certainty < SURE
             and self._long_sure / self._long_heard < _UNSURE + margin
             and self._undecided / self._frames > _UNDECIDED - margin
         )

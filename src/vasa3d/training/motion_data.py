@@ -280,11 +280,11 @@ def _draw_condition(articulation: float, rng) -> tuple[F32, F32, tuple[float, fl
 def hear(samples: F32, ear: PretrainedVoice | None = None) -> tuple[SpeechActivity, F32, F32, F32]:
     """Activity, voice features (T, VOICE_SIZE), voicing and relative pitch (N,) of a whole sound."""
     activity = encode(samples)
-    speaking, belief, _ = ProsodyStream().push(activity)
+    rhythm = ProsodyStream().push(activity)
     stream = VoiceStream()
     stream.listen(samples)
     stream.end()
-    voice = stream.push(_concatenated(activity), *_padded(speaking, belief))
+    voice = stream.push(_concatenated(activity), *_padded(rhythm.speaking, rhythm.belief))
     if ear is not None:
         voice = ear.hear(samples)
     voicing, frequency = PitchStream().push(samples, ahead=320 + HOP)

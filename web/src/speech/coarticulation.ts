@@ -6,6 +6,7 @@
 import type { Channel } from "../generated";
 import { channel, NUM_CHANNELS } from "../motion";
 import type { Activity } from "./activity";
+import { SURE } from "./prosody";
 import { FRAMES_AHEAD, FRAMES_BEHIND, GROUPS, VISEMES } from "./tables";
 
 const V = VISEMES.length;
@@ -13,6 +14,7 @@ const SPAN = FRAMES_BEHIND + FRAMES_AHEAD;
 const SHARPNESS = 1.5;
 const DELAY = 2;
 const PAUSE_FRAMES = 18;
+const MOST_DOUBT = 2;
 const LOUD_RANGE_DB = 14;
 const VIGOUR = 0.15;
 const JAW_CLOSE_RATIO = 0.84;
@@ -30,6 +32,16 @@ const JAW_KERNEL = GROUPS[0].kernel;
 export interface Mouth {
   channels: Float32Array;
   contact: Float32Array;
+}
+
+/** What the mouth makes of doubtful hearing; `certainty` (n) as of prosody. */
+export function decided(activity: Activity, certainty: Float32Array): Activity {
+  const doubt = certainty.map((sure) => Math.min(Math.max((SURE / sure) ** 2, 1), MOST_DOUBT));
+  return {
+    visemes: powered(activity.visemes, (frame) => doubt[frame] ** 2),
+    closure: activity.closure.map((value, t) => Math.min(doubt[t] * value, 1)),
+    level: activity.level,
+  };
 }
 
 /**
@@ -65,7 +77,7 @@ export function mouth(activity: Activity, threshold: number): Mouth {
 
 /** The channels before contacts. */
 function blend(activity: Activity, count: number, out: Float32Array): void {
-  const sharp = sharpened(activity.visemes);
+  const sharp = powered(activity.visemes, () => SHARPNESS);
   const pause = pauses(column(activity, 0), count);
   const weights = new Float64Array(V);
   for (let t = 0; t < count; t++) {
@@ -90,12 +102,14 @@ function blend(activity: Activity, count: number, out: Float32Array): void {
   }
 }
 
-function sharpened(visemes: Float32Array): Float64Array {
-  const sharp = Float64Array.from(visemes, (value) => value ** SHARPNESS);
+/** Posteriors (n, V) to the power of their frame, over their sum. */
+function powered(visemes: Float32Array, power: (frame: number) => number): Float32Array {
+  const sharp = new Float32Array(visemes.length);
   for (let row = 0; row < sharp.length; row += V) {
+    const exponent = power(row / V);
     let sum = 0;
-    for (let v = 0; v < V; v++) sum += sharp[row + v];
-    for (let v = 0; v < V; v++) sharp[row + v] /= sum;
+    for (let v = row; v < row + V; v++) sum += visemes[v] ** exponent;
+    for (let v = row; v < row + V; v++) sharp[v] = visemes[v] ** exponent / sum;
   }
   return sharp;
 }

@@ -5,7 +5,7 @@
 
 import { NUM_CHANNELS, restLatents } from "../motion";
 import { concatenate, joined, silence, tail, type Activity } from "./activity";
-import { mouth } from "./coarticulation";
+import { decided, mouth } from "./coarticulation";
 import { EncoderStream, type SpeechNetwork } from "./encoder";
 import { FRAME_RATE } from "./features";
 import type { Life } from "./life";
@@ -72,10 +72,11 @@ export class MotionStream {
   }
 
   private async hear(activity: Activity): Promise<void> {
-    const { speaking, belief, stresses } = this.prosody.push(activity);
+    const prosody = this.prosody.push(activity);
+    const { speaking, belief, certainty, stresses } = prosody;
     for (const stress of stresses) stress.seconds += STRESS_SECONDS;
-    await this.life.hear(activity, { speaking, belief, stresses });
-    this.context = concatenate(this.context, activity);
+    await this.life.hear(activity, prosody);
+    this.context = concatenate(this.context, decided(activity, certainty));
     const { channels } = mouth(this.context, this.speech.threshold);
     this.mouth = joined([this.mouth, channels]);
     const voice = new Float32Array(2 * speaking.length);

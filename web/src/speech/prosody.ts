@@ -22,7 +22,7 @@ const DOUBT_SECONDS = 0.2;
 const DOUBT_MEMORY_SECONDS = 4;
 const UNSURE = 0.36;
 const UNDECIDED = 0.34;
-const SURE = 0.45;
+export const SURE = 0.45;
 const STICKING = 0.04;
 const PRIOR_UNDECIDED = 0.15;
 const PRIOR_MEMORY_FRAMES = 120;
@@ -41,6 +41,8 @@ export interface Prosody {
   speaking: Float32Array;
   /** (n) in [0, 1]: is it speech and no music? */
   belief: Float32Array;
+  /** (n) how sure the encoder has been of one sound in the last seconds. */
+  certainty: Float32Array;
   /** Stresses that have become known. */
   stresses: Stress[];
 }
@@ -65,19 +67,21 @@ export class ProsodyStream {
     const count = activity.level.length;
     const speaking = new Float32Array(count);
     const belief = new Float32Array(count);
+    const certainty = new Float32Array(count);
     const stresses: Stress[] = [];
     for (let t = 0; t < count; t++) {
       const [quiet, ...rest] = activity.visemes.subarray(t * V, (t + 1) * V);
       this.voice += (1 - quiet - this.voice) / (SPEAKING_SECONDS * FRAME_RATE);
       speaking[t] = this.voice;
       belief[t] = this.believe(quiet, Math.max(...rest));
+      certainty[t] = this.longSure / this.longHeard;
       shift(this.levels, Math.max(activity.level[t], SILENCE_DB));
       shift(this.spoken, 1 - quiet);
       const stress = this.judge();
       if (stress) stresses.push(stress);
       this.frame++;
     }
-    return { speaking, belief, stresses };
+    return { speaking, belief, certainty, stresses };
   }
 
   private believe(quiet: number, top: number): number {
