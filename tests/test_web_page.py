@@ -222,7 +222,8 @@ def test_the_view_obeys_keyboard_mouse_and_wheel(browser, site) -> None:
     with Visit(browser, site, (800, 800)) as visit:
         page = visit.page
         canvas = page.locator("vasa-head canvas")
-        assert canvas.get_attribute("role") == "img"
+        # To a screen reader, the arrow keys are those of the head.
+        assert canvas.get_attribute("role") == "application"
         assert "arrow keys" in (canvas.get_attribute("aria-label") or "")
         canvas.focus()
         page.keyboard.press("ArrowRight")
@@ -246,13 +247,47 @@ def test_the_view_obeys_keyboard_mouse_and_wheel(browser, site) -> None:
         assert visit.get("viewpoint.distance") == 1
 
 
-def test_a_phone_shows_all_of_it(browser, site) -> None:
-    with Visit(browser, site, (390, 844)) as visit:
+@pytest.mark.parametrize("size", [(390, 844), (844, 390), (1280, 720)])
+def test_a_window_shows_all_of_it(browser, site, size) -> None:
+    with Visit(browser, site, size) as visit:
         overflow = "document.documentElement.scrollWidth - innerWidth"
         assert visit.page.evaluate(overflow) <= 0
-        for name in ("#play", "#stop", "#emotion", "#background", "#reset"):
-            box = visit.page.locator(name).bounding_box()
-            assert box is not None and box["height"] >= 40 and box["y"] + box["height"] <= 844
+        boxes = [
+            visit.page.locator(name).bounding_box()
+            for name in ("canvas", "#play", "#stop", "#example", "#emotion", "#background")
+        ]
+        for box in boxes:
+            assert box is not None and box["height"] >= 40
+            assert box["x"] + box["width"] <= size[0] and box["y"] + box["height"] <= size[1]
+        # The head is what there is to see.
+        assert boxes[0]["width"] >= 0.9 * min(size)
+
+
+def test_a_picture_taken_after_turning_is_of_that_side(browser, site) -> None:
+    take = """async (yaw) => {
+      const player = document.querySelector('vasa-head').player;
+      await player.hold({ dyn: new Float32Array(52), pose: new Float32Array(6) });
+      player.viewpoint = { yawDegrees: yaw, pitchDegrees: 0, distance: 1 };
+      const data = await new Promise((done) => {
+        const reader = new FileReader();
+        reader.onload = () => done(reader.result);
+        player.snapshot().then((blob) => reader.readAsDataURL(blob));
+      });
+      return data;
+    }"""
+    with Visit(browser, f"{site}?bare") as visit:
+        behind = [picture(visit.page.evaluate(take, yaw)) for yaw in (0, 180, 180)][1:]
+        assert np.abs(behind[0] - behind[1]).max() < 0.02
+
+
+def test_an_example_is_heard_and_escape_ends_it(browser, site) -> None:
+    with Visit(browser, site, (300, 480)) as visit:
+        visit.page.click("#example")
+        visit.wait("mediaTime > 0.5")
+        assert visit.page.inner_text("#status") == "Speaking …"
+        visit.page.keyboard.press("Escape")
+        visit.wait("speaking === false")
+        visit.wait_for("document.getElementById('status').textContent === 'Ready.'")
 
 
 def test_the_bare_page_is_transparent(browser, site) -> None:
@@ -261,6 +296,36 @@ def test_the_bare_page_is_transparent(browser, site) -> None:
         shot = visit.page.screenshot(omit_background=True)
         alpha = np.asarray(Image.open(io.BytesIO(shot)).convert("RGBA"))[..., 3]
         assert (alpha == 0).mean() > 0.1 and (alpha > 250).mean() > 0.1
+
+
+def test_the_bare_page_listens_and_tells_what_is_wrong(browser, tmp_path) -> None:
+    for server in start(tmp_path / "s"):
+        address = f"http://localhost:{server.port}/?bare&listen"
+        with Visit(browser, f"{address}&avatar=me") as visit:
+            visit.wait("mediaTime > 0.3")
+            assert not visit.page.is_visible("#status")
+            # What ends the connection does not end the show.
+            server.live._pool._workers[0]._process.kill()
+            visit.wait("speaking === false")
+            visit.wait_for("document.getElementById('status').checkVisibility()")
+            visit.wait("mediaTime > 0.3")
+            visit.wait_for("!document.getElementById('status').checkVisibility()")
+        page = browser.new_page()
+        page.goto(f"{address}&avatar=you")
+        page.wait_for_selector("#status.wrong")
+        assert page.inner_text("#status") == 'There is no avatar "you".'
+        page.close()
+
+
+def test_a_page_that_cannot_run_says_why(browser, site, tmp_path) -> None:
+    write_site(tmp_path / "page", small_avatar(), "me")
+    page = browser.new_page()
+    page.goto((tmp_path / "page" / "index.html").as_uri())
+    page.wait_for_selector("#stuck", state="visible")
+    assert "http.server" in page.inner_text("#stuck")
+    page.close()
+    with Visit(browser, site) as visit:
+        assert visit.page.locator("#stuck").count() == 0
 
 
 def test_a_broken_avatar_is_told(browser, site, tmp_path) -> None:

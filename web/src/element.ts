@@ -4,7 +4,8 @@
  * Attributes: `src`; `server`, the socket of `vasa3d serve` (without it, the page itself turns sound into motion);
  * `life`, "rules" for slow devices; `token`; `background` ("original",
  * "transparent" or "#rrggbb"); `label` for screen readers; `fixed` takes the controls of the view away.
- * The player itself is `element.player` once the event `ready` has come; its events bubble up from here.
+ * `progress` events tell how much of the avatar has come. The player itself is `element.player` once the event
+ * `ready` has come; its events bubble up from here.
  */
 
 import { attachControls } from "./controls";
@@ -67,7 +68,9 @@ export class VasaHead extends HTMLElement {
     const canvas = document.createElement("canvas");
     const style = document.createElement("style");
     style.textContent = STYLE;
-    canvas.setAttribute("role", "img");
+    // Screen readers leave the arrow keys to what is an application.
+    canvas.setAttribute("role", this.hasAttribute("fixed") ? "img" : "application");
+    canvas.setAttribute("aria-roledescription", "3D portrait");
     canvas.setAttribute("aria-label", this.describe());
     root.replaceChildren(style, canvas);
     this.canvas = canvas;
@@ -77,6 +80,10 @@ export class VasaHead extends HTMLElement {
         server: this.getAttribute("server"),
         life: this.getAttribute("life") === "rules" ? "rules" : "diffusion",
         token: this.getAttribute("token") ?? undefined,
+        onProgress: (loaded, total) => {
+          const told = { lengthComputable: true, loaded, total };
+          if (turn === this.loading) this.dispatchEvent(new ProgressEvent("progress", told));
+        },
       });
       if (turn !== this.loading) {
         player.close();
@@ -84,6 +91,7 @@ export class VasaHead extends HTMLElement {
       }
       this.adopt(player, canvas);
     } catch (error) {
+      if (turn !== this.loading) return;
       const message = error instanceof Error ? error.message : String(error);
       this.dispatchEvent(new ErrorEvent("error", { message, error, bubbles: true }));
     }

@@ -4,7 +4,7 @@
  */
 
 import type { Channel } from "./generated";
-import { channel, type Latents } from "./motion";
+import { channel, ease, type Latents } from "./motion";
 import { SeededRandom, type Random } from "./random";
 import type { Stress } from "./speech/prosody";
 import { GAZE_DEGREES } from "./speech/tables";
@@ -28,12 +28,6 @@ const ACCENT_HOLD_SECONDS = 0.03;
 const SACCADE_SECONDS = 0.04;
 const EYE_LIMIT_DEGREES = 25;
 const HEAD_COMPENSATION = 0.85;
-
-/** Minimum-jerk step from 0 to 1. */
-function ease(x: number): number {
-  const t = Math.min(Math.max(x, 0), 1);
-  return t * t * t * (t * (6 * t - 15) + 10);
-}
 
 /** 0 to 1 in `rise` seconds, kept for `hold`, back in `fall`. */
 function bump(time: number, rise: number, hold: number, fall: number): number {

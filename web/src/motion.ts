@@ -43,10 +43,10 @@ export function copyLatents(from: Latents, to: Latents): void {
   to.pose.set(from.pose);
 }
 
-/** Move `to` by `share` of the way to `towards`. */
-export function blendLatents(to: Latents, towards: Latents, share: number): void {
-  for (let i = 0; i < NUM_CHANNELS; i++) to.dyn[i]! += share * (towards.dyn[i]! - to.dyn[i]!);
-  for (let i = 0; i < 6; i++) to.pose[i]! += share * (towards.pose[i]! - to.pose[i]!);
+/** Minimum-jerk step from 0 to 1. */
+export function ease(x: number): number {
+  const t = Math.min(Math.max(x, 0), 1);
+  return t * t * t * (t * (6 * t - 15) + 10);
 }
 
 /** Frames at a constant rate, which may still grow. */

@@ -12,7 +12,7 @@ import { readAvatar, type AvatarData } from "./avatar";
 import { FRONT, limited, viewFrom, type View, type Viewpoint } from "./camera";
 import { IdleLife } from "./idle";
 import { tokenFor } from "./live";
-import { blendLatents, copyLatents, readMotion, restLatents, type Latents } from "./motion";
+import { copyLatents, readMotion, restLatents, type Latents } from "./motion";
 import {
   EchoPerformance,
   SilentPerformance,
@@ -27,6 +27,7 @@ import {
   decodeSpeech,
   fetchBytes,
   SoundOutput,
+  type OnProgress,
   SPEECH_RATE,
   wakeSound,
 } from "./sound";
@@ -34,10 +35,9 @@ import type { Speaker, Turn } from "./speaker";
 import { Speakers } from "./speakers";
 import type { LifeKind } from "./speech/local";
 import { Steering } from "./steering";
+import { Transition } from "./transition";
 import type { FrameAnswer } from "./worker";
 
-/** Motion changes hands within this time, so an interrupted mouth closes softly but soon. */
-const FADE_SECONDS = 0.18;
 /** Motion that is there before its sound begins, so that the network may hesitate. */
 const HEAD_START_SECONDS = 0.25;
 /** A head that follows a microphone from further behind is no use. */
@@ -54,6 +54,8 @@ export interface PlayerOptions {
   life?: LifeKind;
   /** What the server asks for; it is shown to the server alone, without one to the page's own host. */
   token?: string;
+  /** Told how much of the avatar has come. */
+  onProgress?: OnProgress;
 }
 
 /** Times of the last frame, milliseconds. */
@@ -77,10 +79,9 @@ export class Player extends EventTarget {
   private readonly idle = IdleLife.seeded(Math.floor(Math.random() * 2 ** 31));
   private readonly observer: ResizeObserver;
   private readonly face = restLatents();
-  private readonly acted = restLatents();
   private readonly asked = restLatents();
   private act: Performance | null = null;
-  private share = 0;
+  private readonly transition = new Transition();
   private fixed: Latents | null = null;
   private readonly speakers: Speakers;
   private stopCapture: (() => void) | null = null;
@@ -97,7 +98,7 @@ export class Player extends EventTarget {
     src: string,
     options: PlayerOptions = {},
   ): Promise<Player> {
-    const bytes = await fetchBytes(src, tokenFor(src, options));
+    const bytes = await fetchBytes(src, tokenFor(src, options), options.onProgress);
     const player = new Player(canvas, bytes, options);
     try {
       await player.firstFrame();
@@ -274,6 +275,12 @@ export class Player extends EventTarget {
 
   /** The picture as it is now. */
   async snapshot(): Promise<Blob> {
+    // What was seen from elsewhere is in another order.
+    while (this.poser.busy) await this.drawn();
+    if (this.dirty) {
+      this.dirty = false;
+      this.take(await this.poser.request(null, this.view().view));
+    }
     this.renderer.draw(this.view(), this.background);
     return new Promise((done, fail) =>
       this.canvas.toBlob((blob) => (blob ? done(blob) : fail(new Error("no picture")))),
@@ -410,21 +417,19 @@ export class Player extends EventTarget {
       return;
     }
     this.idle.sample(now, 0, face);
-    if (this.still) face.pose.fill(0);
     this.mediaTime = null;
+    const speaking = act && act.track.length > 0 ? act : null;
     if (act) {
       this.mediaTime = act.seconds();
-      act.track.sample(this.mediaTime, this.acted);
+      act.track.sample(this.mediaTime, face);
       if (act.finished()) {
         this.act = null;
         act.stop();
         this.dispatchEvent(new Event("end"));
       }
     }
-    const step = elapsed / FADE_SECONDS;
-    const wanted = act && act.track.length > 0 ? 1 : 0;
-    this.share = Math.min(Math.max(wanted, this.share - step), this.share + step);
-    blendLatents(face, this.acted, this.share);
+    if (this.still) face.pose.fill(0);
+    this.transition.apply(face, speaking, elapsed);
     this.steering.apply(face, elapsed);
   }
 
@@ -453,9 +458,12 @@ export class Player extends EventTarget {
   }
 
   private async shown(latents: Latents): Promise<void> {
-    while (!same(latents, this.asked) || this.poser.busy) {
-      await new Promise((done) => this.addEventListener("frame", done, { once: true }));
-    }
+    while (!same(latents, this.asked) || this.poser.busy) await this.drawn();
+  }
+
+  /** The next picture. */
+  private async drawn(): Promise<void> {
+    await new Promise((done) => this.addEventListener("frame", done, { once: true }));
   }
 
   private readonly onLost = (event: Event): void => event.preventDefault();

@@ -64,10 +64,35 @@ function mixed(sound: AudioBuffer): Float32Array<ArrayBuffer> {
   return out;
 }
 
-export async function fetchBytes(url: string, token?: string): Promise<ArrayBuffer> {
-  const answer = await fetch(url, token ? { headers: { Authorization: `Bearer ${token}` } } : {});
+/** How much of a file has come, in bytes. */
+export type OnProgress = (loaded: number, total: number) => void;
+
+/** Fetch a file; `onProgress` is called where its size is known beforehand. */
+export async function fetchBytes(
+  url: string,
+  token?: string,
+  onProgress?: OnProgress,
+): Promise<ArrayBuffer> {
+  const options = token ? { headers: { Authorization: `Bearer ${token}` } } : {};
+  let answer: Response;
+  try {
+    answer = await fetch(url, options);
+  } catch {
+    throw new Error(`${url} could not be loaded: its server does not answer`);
+  }
   if (!answer.ok) throw new Error(`${url}: ${answer.status} ${answer.statusText}`);
-  return answer.arrayBuffer();
+  const packed = answer.headers.get("content-encoding") !== null;
+  const total = packed ? 0 : Number(answer.headers.get("content-length"));
+  if (!onProgress || !answer.body || !(total > 0)) return answer.arrayBuffer();
+  let loaded = 0;
+  const counted = new TransformStream<Uint8Array, Uint8Array<ArrayBuffer>>({
+    transform(piece, out) {
+      loaded += piece.length;
+      onProgress(loaded, total);
+      out.enqueue(piece as Uint8Array<ArrayBuffer>);
+    },
+  });
+  return new Response(answer.body.pipeThrough(counted)).arrayBuffer();
 }
 
 export function toInt16(samples: Float32Array): Int16Array<ArrayBuffer> {

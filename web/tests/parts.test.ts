@@ -5,10 +5,11 @@ import type { GaussianData, HeadData } from "../src/avatar";
 import { FRONT, limited, viewFrom } from "../src/camera";
 import { CHANNELS } from "../src/generated";
 import { IdleLife } from "../src/idle";
-import { blendLatents, channel, MotionTrack, NUM_CHANNELS, restLatents } from "../src/motion";
+import { channel, MotionTrack, NUM_CHANNELS, restLatents } from "../src/motion";
 import { DepthOrder } from "../src/order";
 import { Steering } from "../src/steering";
 import { FileError, TensorFile } from "../src/tensors";
+import { FACE_SECONDS, HEAD_SECONDS, Transition } from "../src/transition";
 
 function container(header: object, data: Uint8Array): ArrayBuffer {
   const text = new TextEncoder().encode(JSON.stringify(header));
@@ -70,13 +71,52 @@ describe("motion", () => {
     }
     expect(track.duration).toBeCloseTo(0.2);
   });
+});
 
-  it("blends", () => {
-    const a = restLatents();
-    const b = restLatents();
-    b.dyn.fill(1);
-    blendLatents(a, b, 0.25);
-    expect(a.dyn[0]).toBeCloseTo(0.25);
+describe("a change of motion", () => {
+  const STEP = 1 / 60;
+  const sources = { idle: [0.1, 0.06], speech: [0.9, -0.06] } as const;
+  /** Lips and yaw that are shown when sources take turns, frame by frame. */
+  const shown = (frames: readonly (keyof typeof sources)[]) => {
+    const transition = new Transition();
+    return frames.map((name) => {
+      const face = restLatents();
+      face.dyn[17] = sources[name][0];
+      face.pose[1] = sources[name][1];
+      transition.apply(face, name, STEP);
+      return [face.dyn[17]!, face.pose[1]!] as const;
+    });
+  };
+  const run = (name: keyof typeof sources, seconds: number) =>
+    Array<typeof name>(Math.round(seconds / STEP)).fill(name);
+
+  it("closes the lips soon and lets the head take its time", () => {
+    const faces = shown([...run("speech", 1), ...run("idle", 1)]).slice(60);
+    const at = (seconds: number) => faces[Math.ceil(seconds / STEP)]!;
+    expect(at(FACE_SECONDS)[0]).toBeCloseTo(0.1);
+    expect(at(FACE_SECONDS)[1]).toBeLessThan(-0.04);
+    expect(at(HEAD_SECONDS)[1]).toBeCloseTo(0.06);
+  });
+
+  it("never jumps, whenever it comes", () => {
+    const frames = [...run("idle", 1), ...run("speech", 0.1), ...run("idle", 0.05)];
+    const faces = shown([...frames, ...run("speech", 0.3), ...run("idle", 1)]);
+    const steps = faces.slice(1).map((face, i) => Math.abs(face[1] - faces[i]![1]));
+    // The fastest moment of a minimum-jerk step is 1.875 times its mean.
+    expect(Math.max(...steps.slice(60))).toBeLessThan((0.12 * 2 * STEP) / HEAD_SECONDS);
+    expect(faces.at(-1)![1]).toBeCloseTo(0.06);
+  });
+
+  it("keeps channels between nothing and all", () => {
+    const transition = new Transition();
+    const show = (value: number, source: unknown) => {
+      const face = { ...restLatents(), dyn: new Float32Array(NUM_CHANNELS).fill(value) };
+      transition.apply(face, source, STEP);
+      return face.dyn[0];
+    };
+    expect(show(1, null)).toBe(1);
+    expect(show(0.8, "speech")).toBeCloseTo(1);
+    expect(show(1, "speech")).toBe(1);
   });
 });
 

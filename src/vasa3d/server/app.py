@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -41,6 +41,7 @@ from vasa3d.server.protocol import (
     CLOSE_BAD_MESSAGE,
     CLOSE_FAILED,
     CLOSE_FULL,
+    CLOSE_TIMEOUT,
     CLOSE_TOO_MANY,
     CLOSE_WRONG_TOKEN,
     SUBPROTOCOL,
@@ -48,20 +49,24 @@ from vasa3d.server.protocol import (
     write_message,
 )
 from vasa3d.server.session import Session
-from vasa3d.server.site import SITE_FILES, encode_avatar, index_page, site_file
+from vasa3d.server.site import EXAMPLE, SITE_FILES, encode_avatar, index_page, site_file
 
 if TYPE_CHECKING:
     from vasa3d.server.webrtc import RtcDesk
 
 _MAX_OFFER_BYTES = 65_536
+OFFER_SECONDS = 10.0
+"""For an offer to come."""
 _STATUS = {
     CLOSE_BAD_MESSAGE: 400,
     CLOSE_WRONG_TOKEN: 401,
+    CLOSE_TIMEOUT: 408,
     CLOSE_TOO_MANY: 429,
     CLOSE_FULL: 503,
 }
 _TYPES = {
     ".css": "text/css; charset=utf-8",
+    ".flac": "audio/flac",
     ".js": "text/javascript; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".gz": "application/gzip",
@@ -243,7 +248,7 @@ class LiveServer:
         log("stopped")
 
     async def _page(self, request: Request) -> Response:
-        page = index_page({"server": "live"})
+        page = index_page({"server": "live", "example": EXAMPLE})
         return Response(page, headers=_HEADERS, media_type=_TYPES[".html"])
 
     async def _file(self, request: Request) -> Response:
@@ -364,9 +369,14 @@ class LiveServer:
         offer = None
         refusal = self._refuse_offer(request, address)
         if refusal is None:
-            offer = await _read_offer(request, self._shelf.names)
-            # Others may have taken the place while it came.
-            refusal = self._refuse_offer(request, address)
+            try:
+                offer = await asyncio.wait_for(
+                    _read_offer(request, self._shelf.names), OFFER_SECONDS
+                )
+                # Others may have taken the place while it came.
+                refusal = self._refuse_offer(request, address)
+            except (asyncio.TimeoutError, ClientDisconnect):
+                refusal = CLOSE_TIMEOUT, "the offer did not come.", "try again"
         if refusal is not None or offer is None:
             refusal = refusal or (CLOSE_BAD_MESSAGE, "this is no offer.", "see docs/protocol.md")
             self.metrics.closed[refusal[0]] += 1

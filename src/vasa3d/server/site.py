@@ -35,7 +35,9 @@ BUILT_FILES = (
 THIN_FILES = ("thin.html", "thin.js")
 """For a page without a player, to which the server sends video; they are no part of an exported page."""
 _NETWORKS = {"speech.onnx": speech_onnx, "motion.onnx": motion_onnx}
-SITE_FILES = (*BUILT_FILES, *_NETWORKS)
+EXAMPLE = "example.flac"
+"""A recording for who has none at hand and no microphone."""
+SITE_FILES = (*BUILT_FILES, *_NETWORKS, EXAMPLE)
 _SHOWN_FILES = ("avatar.safetensors", "motion.safetensors", "audio.flac")
 PAGE_NAMES = re.compile("|".join(map(re.escape, (*SITE_FILES, *_SHOWN_FILES))))
 """Everything that a page's folder may hold of ours."""
@@ -53,7 +55,7 @@ def site_file(name: str) -> bytes:
     """
     if name in _NETWORKS:
         return _NETWORKS[name]()
-    path = assets_dir() / "web" / name
+    path = assets_dir() / ("demo.flac" if name == EXAMPLE else f"web/{name}")
     if not path.is_file():
         raise MissingError(
             f"the web player ({name}) is missing from this install.",
@@ -63,7 +65,7 @@ def site_file(name: str) -> bytes:
 
 
 def index_page(config: dict[str, Any]) -> bytes:
-    """The page for a configuration: ``avatars`` (name and src each), ``motion``, ``audio``, ``server``."""
+    """The page for a configuration: ``avatars`` (name and src each), ``motion``, ``audio``, ``server``, ``example``."""
     text = json.dumps(config, sort_keys=True).replace("<", "\\u003c")
     page = site_file("index.html").decode("utf-8")
     return page.replace(_CONFIG_ELEMENT, _CONFIG_ELEMENT.replace("></", f">{text}</")).encode()
@@ -122,6 +124,7 @@ def write_site(
     """
     files = {name: site_file(name) for name in SITE_FILES}
     config: dict[str, Any] = {"avatars": [{"name": name, "src": "avatar.safetensors"}]}
+    config["example"] = EXAMPLE
     files["avatar.safetensors"] = encode_avatar(avatar)
     if motion is not None:
         files["motion.safetensors"] = encode_motion(motion)

@@ -1,7 +1,8 @@
 /**
  * The page around the head, as `vasa3d serve` and `vasa3d export` show it. What it offers is in the JSON
  * of its `config` element. In the address: `?bare` leaves the head alone on a transparent ground, for
- * OBS; `?background=` sets another ground; `#token=` opens servers that ask for one.
+ * OBS; `?listen` follows the microphone from the start; `?background=` sets another ground, `?avatar=`
+ * chooses by name; `#token=` opens servers that ask for one.
  */
 
 import { EMOTIONS, VasaHead } from "../index";
@@ -16,17 +17,25 @@ interface Config {
   avatars?: Avatar[];
   motion?: string;
   audio?: string;
+  /** A recording for who has none at hand. */
+  example?: string;
   server?: string;
 }
+
+/** What listens from the start begins anew when a connection has ended, after so long. */
+const AGAIN_MILLISECONDS = 3_000;
 
 const config = JSON.parse(find("config").textContent || "{}") as Config;
 const query = new URLSearchParams(location.search);
 const bare = query.has("bare");
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
+const stage = find("stage");
 const status = find("status");
+const progress = find<HTMLProgressElement>("progress");
 const play = find<HTMLButtonElement>("play");
 const microphone = find<HTMLButtonElement>("microphone");
 const file = find<HTMLInputElement>("file");
+const example = find<HTMLButtonElement>("example");
 const stop = find<HTMLButtonElement>("stop");
 const speech = find<HTMLSelectElement>("speech");
 const avatar = find<HTMLSelectElement>("avatar");
@@ -41,7 +50,7 @@ function find<T extends HTMLElement>(id: string): T {
 }
 
 function say(text: string, wrong = false): void {
-  status.textContent = text;
+  status.textContent = text.charAt(0).toUpperCase() + text.slice(1);
   status.classList.toggle("wrong", wrong);
 }
 
@@ -49,7 +58,7 @@ function update(): void {
   const player = head.player;
   const speaking = player?.speaking ?? false;
   play.disabled = !player || speaking;
-  microphone.disabled = file.disabled = !player;
+  microphone.disabled = file.disabled = example.disabled = !player;
   stop.disabled = !speaking;
   if (!speaking) microphone.setAttribute("aria-pressed", "false");
 }
@@ -57,25 +66,42 @@ function update(): void {
 /** Put the chosen avatar on the stage. */
 function show(src: string): void {
   begun++;
+  const name = avatar.selectedOptions[0]?.text ?? "Talking head";
+  document.title = `${name} · vasa3d`;
+  find("name").textContent = name;
   head = new VasaHead();
   head.setAttribute("src", src);
-  head.setAttribute("label", "Talking head");
+  head.setAttribute("label", `Talking head of ${name}`);
   head.setAttribute("background", background.value);
   applySpeech();
   if (token) head.setAttribute("token", token);
+  head.addEventListener("progress", (event) => {
+    progress.value = (event as ProgressEvent).loaded / (event as ProgressEvent).total;
+    progress.hidden = false;
+  });
   head.addEventListener("ready", () => {
+    settle();
     say("Ready. Drag to turn the head.");
     applyEmotion();
     update();
+    if (query.has("listen")) void listenOn(head);
   });
   for (const name of ["start", "end", "interrupt"]) head.addEventListener(name, update);
   head.addEventListener("error", (event) => {
+    settle();
     say((event as ErrorEvent).message, true);
     update();
   });
   say("Loading …");
-  find("stage").replaceChildren(head);
+  stage.classList.add("loading");
+  stage.replaceChildren(head);
   update();
+}
+
+/** Nothing is being loaded any more. */
+function settle(): void {
+  stage.classList.remove("loading");
+  progress.hidden = true;
 }
 
 /** Without a server, the page itself turns sound into motion. */
@@ -123,7 +149,7 @@ async function openMicrophone(): Promise<MediaStream> {
 
 /** Be ready to speak; what it takes is fetched the first time only. */
 async function prepare(): Promise<void> {
-  say("Loading speech …");
+  say(head.hasAttribute("server") ? "Connecting …" : "Loading speech, 7 MB, the first time …");
   await head.player?.prepare();
 }
 
@@ -144,7 +170,15 @@ async function listen(): Promise<void> {
   }
 }
 
-async function speakFile(chosen: File): Promise<void> {
+/** Listen as long as a head is shown, whatever happens to the connection. */
+async function listenOn(shown: VasaHead): Promise<void> {
+  while (head === shown) {
+    await attempt("Waiting for the microphone …", listen);
+    await new Promise((done) => setTimeout(done, AGAIN_MILLISECONDS));
+  }
+}
+
+async function speak(chosen: Blob | string): Promise<void> {
   await prepare();
   say("Speaking …");
   await head.player?.speak(chosen);
@@ -162,8 +196,12 @@ async function open(): Promise<void> {
   const avatars = await avatarsHere();
   for (const { name, src } of avatars) avatar.append(new Option(name, src));
   find("avatar-label").hidden = avatars.length < 2;
-  if (!avatars[0]) throw new Error("There is no avatar here.");
-  show(avatars[0].src);
+  const wanted = query.get("avatar");
+  const first = wanted === null ? avatars[0] : avatars.find(({ name }) => name === wanted);
+  if (!first)
+    throw new Error(wanted ? `There is no avatar "${wanted}".` : "There is no avatar here.");
+  avatar.value = first.src;
+  show(first.src);
 }
 
 play.addEventListener("click", () => {
@@ -178,7 +216,10 @@ microphone.addEventListener("click", () => {
 file.addEventListener("change", () => {
   const chosen = file.files?.[0];
   file.value = "";
-  if (chosen) void attempt("Loading …", () => speakFile(chosen));
+  if (chosen) void attempt("Loading …", () => speak(chosen));
+});
+example.addEventListener("click", () => {
+  void attempt("Loading …", () => speak(config.example!));
 });
 speech.addEventListener("change", applySpeech);
 stop.addEventListener("click", () => head.player?.interrupt());
@@ -189,6 +230,18 @@ emotion.addEventListener("change", applyEmotion);
 background.addEventListener("change", () => head.setAttribute("background", background.value));
 avatar.addEventListener("change", () => show(avatar.value));
 
+addEventListener("keydown", ({ key }) => {
+  if (key === "Escape") head.player?.interrupt();
+});
+// A recording may also be dropped anywhere on the page.
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  const dropped = event.dataTransfer?.files[0];
+  if (dropped && head.player) void attempt("Loading …", () => speak(dropped));
+});
+
+find("stuck").remove();
 document.documentElement.classList.toggle("bare", bare);
 const ground = query.get("background") ?? (bare ? "transparent" : null);
 if (ground) {
@@ -199,5 +252,6 @@ if (ground) {
 }
 for (const name of Object.keys(EMOTIONS)) emotion.append(new Option(name, name));
 play.hidden = !config.motion;
+example.hidden = !config.example;
 find("speech-label").hidden = !config.server;
 void attempt("Loading …", open);
