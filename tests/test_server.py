@@ -6,9 +6,11 @@ import asyncio
 import json
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -46,7 +48,7 @@ from vasa3d.server.protocol import (
     pack_sound,
     write_message,
 )
-from vasa3d.server.run import _address, run_server
+from vasa3d.server.run import _address, run_server, server_options
 from vasa3d.server.worker import Voices, run_worker
 from vasa3d.types import AudioClip
 from vasa3d.weights import assets_dir
@@ -76,9 +78,8 @@ def start(folder: Path, **limits: Any) -> Iterator[Running]:
         small_avatar().save(folder / "me.vasa3d")
     config = ServerConfig(port=0, **{"workers": 1, "life": "rules", **limits})
     live = LiveServer(config, [folder / "me.vasa3d"])
-    options = uvicorn.Config(
-        live.app, port=0, log_config=None, ws_max_size=MAX_BLOCK_BYTES, timeout_graceful_shutdown=2
-    )
+    options = server_options(live)
+    options.port, options.timeout_graceful_shutdown = 0, 2
     server = uvicorn.Server(options)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -291,6 +292,49 @@ def test_clients_that_vanish_leave_nothing_behind(server) -> None:
         while server.live.metrics.sessions:
             await asyncio.sleep(0.05)
         assert len((await say(server.url, SPEECH[:16000]))[0]) == 25
+
+    run(work())
+
+
+def test_connections_that_stand_still_are_dropped(server, monkeypatch) -> None:
+    monkeypatch.setattr("vasa3d.server.connections.LOOK_SECONDS", 0.3)
+
+    def link(*parts: str) -> socket.socket:
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.settimeout(20)
+        made.connect(("127.0.0.1", server.port))
+        for part in parts:
+            made.sendall(part.encode())
+        return made
+
+    def read(of: socket.socket) -> bytes:
+        """All that comes until the server lets go."""
+        data = b""
+        with suppress(ConnectionResetError):
+            while part := of.recv(1 << 16):
+                data += part
+        return data
+
+    whole = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    large = whole.replace("healthz", "onnxruntime.wasm.gz")
+
+    async def work() -> None:
+        async with LiveClient(server.url) as client:
+            turn = await client.begin(16000)
+            await turn.push(SPEECH[:16000])
+            for silent in (link(), link(whole[:20])):
+                assert await asyncio.to_thread(read, silent) == b""
+            again = await asyncio.to_thread(read, link(whole, whole[:20]))
+            assert again.count(b"HTTP/1.1 200") == 1
+            deaf = link(large)
+            await asyncio.sleep(1.5)
+            assert len(await asyncio.to_thread(read, deaf)) < 3_000_000
+            # Who takes part, or a whole answer at leisure, is not meant.
+            slow = link(large.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+            assert len(await asyncio.to_thread(read, slow)) > 3_000_000
+            await turn.end()
+            assert len((await collect(turn))[0]) == 25
 
     run(work())
 

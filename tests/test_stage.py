@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from vasa3d.server.protocol import Done, Start
-from vasa3d.server.stage import BLEND_SECONDS, SOUND_RATE, START_SECONDS, TICK, TICK_SAMPLES, Stage
-from vasa3d.types import NUM_CHANNELS
+from vasa3d.server.stage import (
+    FACE_SECONDS,
+    HEAD_SECONDS,
+    SOUND_RATE,
+    START_SECONDS,
+    TICK,
+    TICK_SAMPLES,
+    Stage,
+)
+from vasa3d.types import ARKIT_INDEX, NUM_CHANNELS
 
 
 def ramp(seconds: float, rate: int = SOUND_RATE) -> np.ndarray:
@@ -32,7 +40,7 @@ def test_face_and_sound_of_a_moment_come_together() -> None:
     for tick in range(50):
         sound, face, done = stage.tick()
         assert sound[0] == tick * 40 + 1 and len(sound) == TICK_SAMPLES
-        if tick * TICK >= BLEND_SECONDS:
+        if tick * TICK >= FACE_SECONDS:
             assert face.dyn[0, 0] == pytest.approx(tick / 1000, abs=1e-6)
         assert (done is None) == (tick < 49)
     assert done == Done(1, 50)
@@ -103,3 +111,28 @@ def test_a_face_without_a_turn_blinks_and_moves() -> None:
     assert max(face.channel("eyeBlinkLeft")[0] for face in faces) > 0.5
     assert np.ptp([face.pose[0, 1] for face in faces]) > 0.005
     assert max(face.channel("jawOpen")[0] for face in faces) < 0.1
+
+
+def test_a_head_comes_over_without_a_jerk_and_lips_let_go_soon() -> None:
+    stage = Stage()
+    speech = motion(0, 100)
+    speech[1][:, ARKIT_INDEX["jawOpen"]] = 0.8
+    speech[2][:, 1] = 0.15
+    faces = [stage.tick()[1] for _ in range(25)]
+    for turn in (1, 2):
+        stage.begin(Start(turn=turn, rate=SOUND_RATE, fps=25.0))
+        stage.hear(turn, ramp(2.0))
+        stage.show(turn, *speech)
+        # The first is cut while its head is still coming.
+        faces += [stage.tick()[1] for _ in range(8 if turn == 1 else 40)]
+        stage.cut()
+        faces += [stage.tick()[1] for _ in range(3 if turn == 1 else 40)]
+    jaw = np.array([face.channel("jawOpen")[0] for face in faces])
+    yaw = np.array([face.pose[0, 1] for face in faces])
+    silent = 25 + 8 + 3 + 40
+    assert jaw[silent - 1] == pytest.approx(0.8)
+    assert jaw[silent + round(FACE_SECONDS / TICK)] < 0.1
+    assert yaw[silent - 1] == pytest.approx(0.15)
+    # A minimum-jerk step is 1.875 times as fast as its mean at most; the head's own life adds little.
+    fastest = 1.875 * 0.25 / HEAD_SECONDS
+    assert np.abs(np.diff(yaw)).max() / TICK < fastest

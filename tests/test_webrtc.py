@@ -39,7 +39,7 @@ from vasa3d.server.protocol import (
     write_message,
 )
 from vasa3d.server.session import SessionOver
-from vasa3d.server.stage import Stage
+from vasa3d.server.stage import HEAD_SECONDS, Stage
 from vasa3d.server.wire import MAX_WAITING_BYTES, Wire
 from vasa3d.types import ARKIT_INDEX, AudioClip, MotionLatents
 from web_tools import COUNT_TRACKS, LIVE_TRACKS, small_avatar
@@ -201,7 +201,8 @@ def beginning_of(motion: np.ndarray, pictures: list[tuple[float, np.ndarray]]) -
     errors = []
     for shift in shifts:
         frames = np.round((times - shift) * 25).astype(int)
-        mine = (frames >= 8) & (frames < len(motion))
+        # The head takes so long to come over from its own life.
+        mine = (frames >= HEAD_SECONDS * 25) & (frames < len(motion))
         errors.append(apart[mine, frames[mine]].mean())
     assert min(errors) < 0.3 * np.median(errors)
     return float(shifts[int(np.argmin(errors))])
@@ -335,6 +336,23 @@ def test_the_offer_of_a_stranger_is_not_waited_for(server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), 30) as link:
         link.sendall(f"{head}Content-Length: 1000\r\n\r\n".encode())
         assert link.recv(4096).startswith(b"HTTP/1.1 401 ")
+
+
+def test_half_an_offer_is_not_waited_for(server, monkeypatch) -> None:
+    monkeypatch.setattr("vasa3d.server.app.OFFER_SECONDS", 0.3)
+    head = "POST /webrtc/offer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{"
+    before = server.live.metrics.closed[CLOSE_TIMEOUT]
+    with socket.create_connection(("127.0.0.1", server.port), 30) as link:
+        link.sendall(head.encode())
+        assert link.recv(4096).startswith(b"HTTP/1.1 408 ")
+    # Who goes away meanwhile is counted, too.
+    with socket.create_connection(("127.0.0.1", server.port), 30) as link:
+        link.sendall(head.encode())
+    end = time.monotonic() + 20
+    while server.live.metrics.closed[CLOSE_TIMEOUT] < before + 2:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert server.live.metrics.sessions == 0
 
 
 class Channel:

@@ -13,12 +13,15 @@ import uvicorn
 from vasa3d.errors import OutputError
 from vasa3d.server.app import LiveServer
 from vasa3d.server.config import ServerConfig
+from vasa3d.server.connections import ImpatientProtocol
 from vasa3d.server.log import LOG
 from vasa3d.server.protocol import MAX_BLOCK_BYTES
 
 _PING_SECONDS = 20.0
 """A client that does not answer a ping for so long is gone."""
 _GRACE_SECONDS = 5
+_MAX_CONNECTIONS = 512
+"""Beyond, requests are answered with 503."""
 
 
 def run_server(
@@ -44,23 +47,29 @@ def run_server(
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    options = uvicorn.Config(
+    server = _Server(server_options(live), live.start, lambda: on_ready(_address(config, port)))
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+        LOG.removeHandler(handler)
+
+
+def server_options(live: LiveServer) -> uvicorn.Config:
+    """How uvicorn runs a server: limits on what comes in, and on waiting."""
+    return uvicorn.Config(
         live.app,
+        http=ImpatientProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
         ws_max_size=MAX_BLOCK_BYTES,
         ws_ping_interval=_PING_SECONDS,
         ws_ping_timeout=_PING_SECONDS,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(options, live.start, lambda: on_ready(_address(config, port)))
-    try:
-        server.run(sockets=[listener])
-    finally:
-        listener.close()
-        LOG.removeHandler(handler)
 
 
 def _listen(config: ServerConfig) -> socket.socket:

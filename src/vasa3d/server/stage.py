@@ -2,8 +2,9 @@
 
 The clock ticks every ``TICK`` = 40 ms. A tick takes the next 1,920 samples (48 kHz) of the turn under way and shows the
 face of the same moment of the turn, so the two cannot drift apart. A turn begins to be heard when ``START_SECONDS`` of
-it have their motion; where its sound or its motion runs out, both wait. Between turns the face lives on by itself; w in
-[0, 1], which moves by ``TICK / BLEND_SECONDS`` a tick, leads over: face = (1 - w) life + w speech.
+it have their motion; where its sound or its motion runs out, both wait. Between turns the face lives on by itself. At a
+change from one to the other, what was shown less what the new source has there is added, and fades by a minimum-jerk
+step e: face(t) = source(t) + (1 - e(t / T)) offset. Lips let go soon; a head has weight and takes longer.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from vasa3d.kernels.easing import ease
 from vasa3d.motion.generator import MotionControls
 from vasa3d.motion.idle import IdleLife
 from vasa3d.server.protocol import Done, Start
-from vasa3d.types import F32, MotionLatents
+from vasa3d.types import F32, NUM_CHANNELS, MotionLatents
 
 SOUND_RATE = 48_000
 TICK = 0.04
 TICK_SAMPLES = round(SOUND_RATE * TICK)
 START_SECONDS = 0.1
-BLEND_SECONDS = 0.2
+FACE_SECONDS = 0.2
+HEAD_SECONDS = 0.7
 MAX_MICROPHONE_LAG = 0.4
 """A microphone's sound that waits longer than this is passed over: its clock runs faster than ours, or it stalled."""
 
@@ -102,8 +105,9 @@ class Stage:
         controls = MotionControls()
         self._life = IdleLife(seed, controls.blink_rate, controls.head_motion, controls.gaze)
         self._turn: _Turn | None = None
-        self._shown: tuple[F32, F32] | None = None
-        self._weight = 0.0
+        self._shown = self._offset = (np.zeros(NUM_CHANNELS, np.float32), np.zeros(6, np.float32))
+        self._source: _Turn | None = None
+        self._since = HEAD_SECONDS
         self._ticks = 0
 
     @property
@@ -169,21 +173,21 @@ class Stage:
             (``TICK_SAMPLES``,) samples, the face at their beginning (one frame), and what ends the turn if this was
             the end of it.
         """
-        turn, ended = self._turn, None
+        turn, ended, spoken = self._turn, None, None
         sound = np.zeros(TICK_SAMPLES, np.int16)
         if turn is not None:
             playable = turn.playable()
             if turn.done is not None or playable >= START_SECONDS * SOUND_RATE:
                 turn.playing = True
             if turn.playing:
-                self._shown = turn.face() or self._shown
+                spoken = turn.face()
                 if turn.done is not None or playable >= TICK_SAMPLES:
                     taken = turn.take(TICK_SAMPLES)
                     if not turn.silent:
                         sound[: len(taken)] = taken
             if turn.done is not None and not turn.waiting:
                 self._turn, ended = None, turn.done
-        face = self._face(turn is not None and turn.playing and self._shown is not None)
+        face = self._face(turn, spoken)
         self._ticks += 1
         return sound, face, ended
 
@@ -191,12 +195,20 @@ class Stage:
         turn = self._turn
         return turn if turn is not None and turn.start.turn == number else None
 
-    def _face(self, speaking: bool) -> MotionLatents:
+    def _face(self, turn: _Turn | None, spoken: tuple[F32, F32] | None) -> MotionLatents:
+        """What is shown now: the face of a turn or, without one, of its own life, and what fades of the last source."""
         now = np.array([self._ticks * TICK])
-        dyn, pose = self._life.at(now, np.array([1.0 if speaking else 0.0]))
-        step = TICK / BLEND_SECONDS
-        self._weight = min(max(self._weight + (step if speaking else -step), 0.0), 1.0)
-        if self._shown is not None and self._weight > 0.0:
-            dyn += np.float32(self._weight) * (self._shown[0] - dyn)
-            pose += np.float32(self._weight) * (self._shown[1] - pose)
-        return MotionLatents(dyn, pose, 1.0 / TICK)
+        dyn, pose = self._life.at(now, np.array([0.0 if spoken is None else 1.0]))
+        source, face = None, (dyn[0], pose[0])
+        if spoken is not None:
+            source, face = turn, spoken
+        self._since += TICK
+        if source is not self._source:
+            self._source, self._since = source, 0.0
+            self._offset = (self._shown[0] - face[0], self._shown[1] - face[1])
+        lips, head = 1.0 - ease(self._since / np.array([FACE_SECONDS, HEAD_SECONDS]))
+        self._shown = (
+            np.clip(face[0] + np.float32(lips) * self._offset[0], 0.0, 1.0),
+            face[1] + np.float32(head) * self._offset[1],
+        )
+        return MotionLatents(self._shown[0][None], self._shown[1][None], 1.0 / TICK)
