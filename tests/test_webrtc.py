@@ -24,11 +24,12 @@ from test_server import SPEECH, Running, run, start
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.file import decode, encode
 from vasa3d.avatar.live import LiveView
-from vasa3d.errors import MissingError
+from vasa3d.errors import InputError, MissingError
 from vasa3d.motion.generator import GeneratorConfig, MotionControls, speak
 from vasa3d.pipeline import resolve_background
 from vasa3d.server.app import LiveServer
 from vasa3d.server.config import ServerConfig
+from vasa3d.server.ice import parse_ice
 from vasa3d.server.protocol import (
     CLOSE_TIMEOUT,
     CLOSE_TOO_MANY,
@@ -45,6 +46,7 @@ from vasa3d.types import ARKIT_INDEX, AudioClip, MotionLatents
 from web_tools import COUNT_TRACKS, LIVE_TRACKS, small_avatar
 
 aiortc = pytest.importorskip("aiortc")
+aioice_stun = pytest.importorskip("aioice.stun")
 av = pytest.importorskip("av")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -389,6 +391,21 @@ def test_strangers_are_refused(server, tmp_path) -> None:
         assert offer(other, "v=0", headers=known).status_code == 400
 
 
+def test_a_page_that_may_connect_may_also_offer(tmp_path) -> None:
+    page = "https://my.page"
+    for server in start(tmp_path / "s", webrtc=True, token="secret", origins=(page,)):
+        asked = {"Origin": page, "Access-Control-Request-Method": "POST"}
+        asked["Access-Control-Request-Headers"] = "authorization,content-type"
+        url = f"http://127.0.0.1:{server.port}/webrtc/offer"
+        known = {"Origin": page, "Authorization": "Bearer secret"}
+        answers = [httpx.options(url, headers=asked), offer(server, "v=0", headers=known)]
+        answers += [offer(server, "v=0", headers={"Origin": page})]
+        answers += [server.get("/webrtc/ice", headers=known)]
+        assert [answer.status_code for answer in answers] == [200, 400, 401, 200]
+        for answer in answers:
+            assert answer.headers["Access-Control-Allow-Origin"] == page
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_thin_page_lets_go_of_the_microphone(server) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
@@ -443,6 +460,16 @@ def test_the_thin_page_shows_a_face_that_speaks(server, tmp_path) -> None:
         page = browser.new_page(viewport={"width": 390, "height": 780})
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda text: text.type == "error" and wrong.append(text.text))
+        # What the page is told of other servers, it uses.
+        told = json.dumps([{"urls": "stun:127.0.0.1:9"}])
+        page.route("**/webrtc/ice", lambda route: route.fulfill(body=told))
+        page.add_init_script(
+            """const Peer = RTCPeerConnection;
+            window.RTCPeerConnection = function (config) {
+              window.asked = config;
+              return new Peer(config);
+            };"""
+        )
         page.goto(f"http://127.0.0.1:{server.port}/thin")
 
         def wait_for(truth: str) -> None:
@@ -452,6 +479,7 @@ def test_the_thin_page_shows_a_face_that_speaks(server, tmp_path) -> None:
                 page.wait_for_timeout(50)
 
         wait_for("document.getElementById('status').textContent === 'Ready.'")
+        assert page.evaluate("JSON.stringify(window.asked.iceServers)") == told.replace(" ", "")
         wait_for(f"document.getElementById('video').videoWidth === {SIDE}")
         shown = "document.getElementById('video').getVideoPlaybackQuality().totalVideoFrames"
         wait_for(f"{shown} > 5")
@@ -465,6 +493,60 @@ def test_the_thin_page_shows_a_face_that_speaks(server, tmp_path) -> None:
         browser.close()
     assert wrong == []
     run(gone(server))
+
+
+class Mirror(asyncio.DatagramProtocol):
+    """A STUN server that sees everybody at one address."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        asked = aioice_stun.parse_message(data)
+        answer = aioice_stun.Message(
+            asked.message_method, aioice_stun.Class.RESPONSE, asked.transaction_id
+        )
+        answer.attributes["XOR-MAPPED-ADDRESS"] = ("203.0.113.7", 4242)
+        self._transport.sendto(bytes(answer), addr)
+
+
+def test_a_stun_server_tells_how_others_see_us(tmp_path) -> None:
+    async def work(port: int) -> str:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Mirror, local_addr=("0.0.0.0", port))
+        for server in start(
+            tmp_path / "s", webrtc=True, ice=(parse_ice(f"stun:127.0.0.1:{port}"),)
+        ):
+            client = Thin(server)
+            await client.peer.setLocalDescription(await client.peer.createOffer())
+            answer = await asyncio.to_thread(offer, server, client.peer.localDescription.sdp)
+            await client.peer.close()
+        transport.close()
+        return answer.json()["sdp"]
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert "203.0.113.7 4242 typ srflx" in run(work(port))
+
+
+def test_relays_are_named_to_who_has_the_token(tmp_path) -> None:
+    ice = (parse_ice("turn:me:se:cret@[::1]:3478?transport=tcp"), parse_ice("stun:stun.test"))
+    for server in start(tmp_path / "s", webrtc=True, token="secret", ice=ice):
+        assert server.get("/webrtc/ice").status_code == 401
+        known = {"Authorization": "Bearer secret"}
+        assert server.get("/webrtc/ice", headers=known).json() == [
+            {"urls": "turn:[::1]:3478?transport=tcp", "username": "me", "credential": "se:cret"},
+            {"urls": "stun:stun.test"},
+        ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "stun:", "http://a", "turn:a.test", "turn:me@a.test", "stun:a b"]
+)
+def test_what_is_no_stun_or_turn_server_is_refused(text) -> None:
+    with pytest.raises(InputError, match="STUN"):
+        parse_ice(text)
 
 
 def test_a_server_that_stops_says_so(tmp_path) -> None:

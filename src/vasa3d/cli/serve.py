@@ -40,6 +40,12 @@ def serve(
         bool,
         typer.Option("--webrtc", help="Also draw here, and send video to clients that cannot."),
     ] = False,
+    ice: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--ice", help="STUN or TURN server for --webrtc, for clients in other networks."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a live page: a microphone or a file in, a talking head out.
@@ -53,8 +59,10 @@ def serve(
       vasa3d serve me.vasa3d you.vasa3d --port 9000
       vasa3d serve me.vasa3d --host 0.0.0.0 --token "$(openssl rand -hex 16)"
       vasa3d serve me.vasa3d --webrtc    (then open /thin)
+      vasa3d serve me.vasa3d --webrtc --ice stun:stun.example.org:3478 --ice turn:ME:SECRET@turn.example.org
     """
     from vasa3d.server.config import LOOPBACK, ServerConfig
+    from vasa3d.server.ice import parse_ice
     from vasa3d.server.run import run_server
 
     reporter = Reporter(as_json)
@@ -65,7 +73,7 @@ def serve(
     chosen = {} if workers is None else {"workers": workers}
     config = ServerConfig(
         host=host, port=port, token=token, origins=tuple(origin or ()), life=life, webrtc=webrtc,
-        **chosen,
+        ice=tuple(map(parse_ice, ice or ())), **chosen,
     )  # fmt: skip
 
     note = "Ctrl-C to stop"

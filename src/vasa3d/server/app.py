@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -355,11 +355,22 @@ class LiveServer:
         return [
             Route("/thin", self._thin_page),
             Route("/thin.js", self._file),
+            Route("/webrtc/ice", self._ice),
             Route("/webrtc/offer", self._offer, methods=["POST"]),
         ]
 
     async def _thin_page(self, request: Request) -> Response:
         return self._data(request, site_file("thin.html"), _TYPES[".html"])
+
+    async def _ice(self, request: Request) -> Response:
+        """What a client needs to know before it offers; the secrets are for who has the token."""
+        if not self._may_enter(request):
+            return self._refusal()
+        servers = [
+            {name: value for name, value in asdict(server).items() if value is not None}
+            for server in self._config.ice
+        ]
+        return JSONResponse(servers, headers=_HEADERS)
 
     async def _offer(self, request: Request) -> Response:
         """Answer an offer of WebRTC, under the rules of the socket."""

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from vasa3d.errors import InputError
+from vasa3d.server.ice import IceServer
 
 LOOPBACK = ("127.0.0.1", "localhost")
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -44,6 +45,7 @@ class ServerConfig:
         max_messages_per_second: Messages of one session, averaged over some seconds.
         send_timeout_seconds: A client that takes nothing for so long is gone.
         webrtc: Whether pictures are drawn here for clients that cannot.
+        ice: STUN and TURN servers that lead to such clients in other networks (``vasa3d.server.ice.parse_ice``).
         max_videos: Sessions drawn at once.
         video_side: Side of their pictures in pixels, even.
     """
@@ -64,6 +66,7 @@ class ServerConfig:
     max_messages_per_second: float = 500.0
     send_timeout_seconds: float = 10.0
     webrtc: bool = False
+    ice: tuple[IceServer, ...] = ()
     max_videos: int = field(default_factory=_default_videos)
     video_side: int = 384
 

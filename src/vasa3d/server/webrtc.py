@@ -25,6 +25,7 @@ from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
     RTCDataChannel,
+    RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
 )
@@ -160,6 +161,9 @@ class RtcDesk:
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="vasa3d-painter")
         self._visits: set[asyncio.Task[None]] = set()
         self._taken = 0
+        self._ice = [
+            RTCIceServer(server.urls, server.username, server.credential) for server in config.ice
+        ]
 
     @property
     def is_full(self) -> bool:
@@ -192,7 +196,7 @@ class RtcDesk:
         try:
             view = await loop.run_in_executor(None, _make_view, avatar, self._config.video_side)
             pictures = PictureTrack(view, self._painter, self._metrics)
-            peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+            peer = RTCPeerConnection(RTCConfiguration(iceServers=self._ice))
             visit = _Visit(
                 number, peer, Stage(number), SoundTrack(), pictures, loop.create_future()
             )

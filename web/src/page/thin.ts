@@ -21,6 +21,8 @@ const file = find<HTMLInputElement>("file");
 const stop = find<HTMLButtonElement>("stop");
 const avatar = find<HTMLSelectElement>("avatar");
 
+/** STUN and TURN servers, as the server names them. */
+let iceServers: RTCIceServer[] = [];
 let peer: RTCPeerConnection | null = null;
 let channel: RTCDataChannel | null = null;
 let voice: RTCRtpSender | null = null;
@@ -78,7 +80,7 @@ async function gathered(from: RTCPeerConnection): Promise<void> {
 async function connect(): Promise<void> {
   disconnect();
   say("Connecting …");
-  const mine = new RTCPeerConnection();
+  const mine = new RTCPeerConnection({ iceServers });
   peer = mine;
   mine.addTransceiver("video", { direction: "recvonly" });
   voice = mine.addTransceiver("audio", { direction: "sendrecv" }).sender;
@@ -107,9 +109,9 @@ async function connect(): Promise<void> {
     },
     body: JSON.stringify({ sdp: mine.localDescription?.sdp, avatar: avatar.value || undefined }),
   });
-  const told = (await answer.json()) as { sdp?: string; message?: string };
-  if (!told.sdp) throw new Error(told.message ?? "The server did not answer.");
-  if (peer === mine) await mine.setRemoteDescription({ type: "answer", sdp: told.sdp });
+  const { sdp, message } = (await answer.json()) as { sdp?: string; message?: string };
+  if (!sdp) throw new Error(message ?? "The server did not answer.");
+  if (peer === mine) await mine.setRemoteDescription({ type: "answer", sdp });
 }
 
 function disconnect(): void {
@@ -206,11 +208,17 @@ async function attempt(action: () => Promise<void>): Promise<void> {
   update();
 }
 
-/** Choose among the avatars that the server tells to whoever has its token. */
-async function open(): Promise<void> {
-  const answer = await fetch("avatars", { headers: authorisation });
+/** What the server tells to whoever has its token. */
+async function told<T>(path: string): Promise<T> {
+  const answer = await fetch(path, { headers: authorisation });
   if (!answer.ok) throw new Error(await answer.text());
-  const avatars = (await answer.json()) as { name: string }[];
+  return (await answer.json()) as T;
+}
+
+/** Choose among the avatars. */
+async function open(): Promise<void> {
+  const avatars = await told<{ name: string }[]>("avatars");
+  iceServers = await told<RTCIceServer[]>("webrtc/ice");
   for (const { name } of avatars) avatar.append(new Option(name, name));
   find("avatar-label").hidden = avatars.length < 2;
   await connect();
