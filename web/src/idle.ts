@@ -18,7 +18,7 @@ const BLINK_RATE = 17;
 const DOUBLE_BLINK_CHANCE = 0.1;
 const MIN_BLINK_GAP = 0.5;
 const BLINK_SIGMA = 0.55;
-const NOD_SECONDS = [0.16, 0.34] as const;
+const NOD_SECONDS = [0.22, 0.4] as const;
 /** Pitch of a full nod. */
 export const NOD_DEGREES = 3;
 const NOD_CHANCE = 0.7;

@@ -29,7 +29,7 @@ HEAD_LIMITS_DEGREES = (8.0, 6.0, 4.0)
 
 _HEAD_SPREAD = np.array([2.3, 1.9, 1.2])
 _QUIET_SHARE = 0.4
-_NOD_SECONDS = (0.16, 0.34)
+_NOD_SECONDS = (0.22, 0.40)
 NOD_DEGREES = 3.0
 """Pitch of a full nod."""
 _NOD_CHANCE = 0.7

@@ -39,8 +39,10 @@ SETTLING_SECONDS = 15.0
 
 _CALM = np.array([i for i in range(NUM_CHANNELS + 6) if i not in SPOKEN])
 _POSE = np.arange(6)
+_POSE_COLUMNS = NUM_CHANNELS + _POSE
 _CALM_SHARE = 0.5
-"""How much of a change of expression and pose comes with one frame: a tremble of the code is no motion."""
+"""How much of a change of expression and pose comes with one frame: a tremble of the code is no motion. The pose is
+calmed twice, or the head would tick where one block of the transformer meets the next."""
 _NOD_SHARE, _BROW_ACCENT = 0.6, 0.16
 _BROWS = [ARKIT_INDEX[n] for n in ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")]
 _HEAD_ROOM = 1.6
@@ -90,6 +92,7 @@ class GeneratedLife:
         self._mean = np.zeros(6, np.float32)
         self._head_motion = head_motion
         self._calm = np.zeros(len(_CALM), np.float32)
+        self._calmer = np.zeros(6, np.float32)
         self._states = np.zeros((0, NUM_CHANNELS + 6), np.float32)
         self._first = 0
 
@@ -153,6 +156,7 @@ class GeneratedLife:
         channels = self._codec.decode(states[:, :LATENT_SIZE])
         out = np.concatenate([channels, states[:, LATENT_SIZE:]], axis=1)
         follow(out, _CALM, np.float32(_CALM_SHARE), self._calm)
+        follow(out, _POSE_COLUMNS, np.float32(_CALM_SHARE), self._calmer)
         pose = out[:, NUM_CHANNELS:].copy()
         follow(pose, _POSE, np.float32(1.0 / (SETTLING_SECONDS * DEFAULT_FPS)), self._mean)
         out[:, NUM_CHANNELS:] -= pose

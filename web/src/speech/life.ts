@@ -89,6 +89,7 @@ export class GeneratedLife implements Life {
   private readonly gaze: Gaze;
   private readonly accents: Accents;
   private readonly calm = new Float64Array(FACE_SIZE);
+  private readonly calmer = new Float64Array(6);
   private readonly mean = new Float64Array(6);
   /** Faces from frame `first` on. */
   private faces: Float32Array[] = [];
@@ -152,7 +153,7 @@ export class GeneratedLife implements Life {
     }
   }
 
-  /** Both channels and pose calmed, the pose about its own slow mean. */
+  /** Both channels and pose calmed, the pose twice and about its own slow mean. */
   private settled(face: Float32Array): Float32Array {
     for (let i = 0; i < FACE_SIZE; i++) {
       if (SPOKEN[i]) continue;
@@ -160,8 +161,9 @@ export class GeneratedLife implements Life {
       face[i] = this.calm[i];
     }
     for (let i = 0; i < 6; i++) {
-      this.mean[i] += (face[NUM_CHANNELS + i] - this.mean[i]) / (SETTLING_SECONDS * RATE);
-      face[NUM_CHANNELS + i] -= this.mean[i];
+      this.calmer[i] += (face[NUM_CHANNELS + i] - this.calmer[i]) * CALM_SHARE;
+      this.mean[i] += (this.calmer[i] - this.mean[i]) / (SETTLING_SECONDS * RATE);
+      face[NUM_CHANNELS + i] = this.calmer[i] - this.mean[i];
     }
     return face;
   }
