@@ -6,17 +6,25 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from vasa3d.audio.clips import load_audio
+from vasa3d.audio.textgrid import phone_tier, read_textgrid
 from vasa3d.errors import InputError
+from vasa3d.evaluation.lipsync import Sentence
 from vasa3d.evaluation.motion import (
     _beats,
     _diversity,
     blink_figures,
     head_figures,
     line_of_sight,
+    motion_events,
     real_heads,
 )
 from vasa3d.motion.formats import write_motion
+from vasa3d.motion.generator import GeneratorConfig
 from vasa3d.types import ARKIT_INDEX, MotionLatents
+from vasa3d.weights import assets_dir
+
+GRID = Path(__file__).parent / "data" / "demo.TextGrid"
 
 
 def nodding(seconds: float = 10.0, hertz: float = 1.0, degrees: float = 3.0) -> MotionLatents:
@@ -83,3 +91,27 @@ def test_real_takes_are_read_from_motion_files(tmp_path: Path) -> None:
         real_heads(tmp_path)
     (tmp_path / "flat.npz").unlink()
     assert head_figures(takes["one"])["head_std"] == pytest.approx(3.0 / np.sqrt(2.0), rel=0.02)
+
+
+def test_the_true_phones_stand_beside_what_was_heard(tmp_path: Path) -> None:
+    write_motion(tmp_path / "nods.csv", nodding())
+    sentence = Sentence(
+        "demo", load_audio(assets_dir() / "demo.flac"), phone_tier(read_textgrid(GRID))
+    )
+    kinds = {"rules": GeneratorConfig(life="rules")}
+    *_, last = motion_events(
+        [sentence], real_heads(tmp_path), seeds=1, controls=False, configs=kinds
+    )
+    figures = last.data
+    assert set(figures) == {"real", "rules", "phone_timed", "held_still", "real_range"}
+    truth, heard = figures["phone_timed"], figures["rules"]
+    assert truth["pbm_closed"] == truth["rounding"] == 1.0
+    assert truth["fv_labiodental"] > 0.9
+    assert all(truth[key] >= heard[key] for key in ("pbm_closed", "fv_labiodental", "rounding"))
+    # The same voice moves the same head, whatever the lips know.
+    assert truth["head_std"] == pytest.approx(heard["head_std"], rel=0.3)
+    assert figures["held_still"]["head_std"] == 0.0
+    assert "pbm_closed" not in figures["held_still"]
+    silent = Sentence("demo", sentence.clip, [])
+    *_, last = motion_events([silent], real_heads(tmp_path), seeds=1, controls=False, configs=kinds)
+    assert "phone_timed" not in last.data and "pbm_closed" not in last.data["rules"]

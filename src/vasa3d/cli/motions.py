@@ -45,7 +45,8 @@ def motion(
 ) -> None:
     """Does the head move as heads do? Motion by diffusion, by rules, and held still, beside real takes.
 
-    Where a TextGrid of phones lies beside a recording, under its name, the lips are scored too.
+    Where a TextGrid of phones lies beside a recording, under its name, the lips are scored too, beside those of the
+    true phones at their true times.
 
     \b
     Examples:
@@ -71,9 +72,9 @@ def motion(
 
 
 def _table(figures: dict[str, Any]) -> str:
-    from vasa3d.evaluation.motion import KINDS
+    from vasa3d.evaluation.motion import KINDS, TRUTH
 
-    kinds = [kind for kind in ("real", *KINDS, "held_still") if kind in figures]
+    kinds = [kind for kind in ("real", *KINDS, TRUTH, "held_still") if kind in figures]
     lines = [f"{'':34}" + "".join(f"{kind:>16}" for kind in kinds)]
     for key, label in _ROWS:
         cells = [figures[kind].get(key, "-") for kind in kinds]

@@ -14,7 +14,8 @@ Angles are yaw, pitch and roll in degrees at 25 frames a second. Of every kind o
   same for stresses moved along the recording,
 - where phones are known, the lips as ``evaluation.lipsync`` scores them on the mesh.
 
-``diffusion_lips`` takes the transformer's lips in place of coarticulation's.
+``diffusion_lips`` takes the transformer's lips in place of coarticulation's; ``rules`` is what there was before the
+transformer; ``phone_timed`` says the true phones at their true times, over the recordings whose phones are known.
 
 Controls are told apart: error of the line of sight over targets, of the distance, how emotions are told from each
 other by their channels, and whether they grow with their strength.
@@ -39,6 +40,7 @@ from vasa3d.motion.generator import GeneratorConfig, speak
 from vasa3d.motion.life import CAMERA_DISTANCE_METRES, gaze_degrees
 from vasa3d.motion.prosody import ProsodyStream
 from vasa3d.motion.speech import encode
+from vasa3d.motion.transcript import phone_transcript
 from vasa3d.training.capture import TALKING_TAKES, head_takes, resampled
 from vasa3d.types import ARKIT_CHANNELS, DEFAULT_FPS, F32, AudioClip, Event, MotionLatents
 
@@ -47,6 +49,7 @@ KINDS = {
     "diffusion_lips": GeneratorConfig(life="diffusion", lips="diffusion"),
     "rules": GeneratorConfig(life="rules"),
 }
+TRUTH = "phone_timed"
 LIP_KEYS = ("pbm_closed", "vowels_closed", "fv_labiodental", "rounding", "silence_closed")
 _BANDS = ((0.25, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0))
 _BEAT_SECONDS = 0.08
@@ -121,23 +124,30 @@ def motion_events(
     }
     rhythms = [_stresses(sentence.clip) for sentence in sentences]
     known = [n for n, sentence in enumerate(sentences) if sentence.phones]
-    total = len(kinds) * len(sentences) * seeds
+    rows = {name: (config, list(range(len(sentences)))) for name, config in kinds.items()}
+    if known:
+        rows[TRUTH] = (next(iter(kinds.values())), known)
+    total = seeds * sum(len(chosen) for _, chosen in rows.values())
     done = 0
-    for name, config in kinds.items():
-        motions: list[list[MotionLatents]] = []
-        for sentence in sentences:
-            motions.append([])
+    for name, (config, chosen) in rows.items():
+        motions: dict[int, list[MotionLatents]] = {}
+        for n in chosen:
+            said = phone_transcript(sentences[n].phones) if name == TRUTH else None
+            motions[n] = []
             for seed in range(seeds):
-                motions[-1].append(speak(sentence.clip, seed=seed, config=config))
+                made = speak(sentences[n].clip, seed=seed, config=config, transcript=said)
+                motions[n].append(made)
                 done += 1
                 yield Event(name, done, total)
-        result[name] = _figures(motions, rhythms, bounds, shape)
+        heard = [rhythms[n] for n in chosen]
+        result[name] = _figures(list(motions.values()), heard, bounds, shape)
         if known:
             shapes = [shape_of_mesh(motions[n][0]) for n in known]
             lips = score(shapes, DEFAULT_FPS, [sentences[n].phones for n in known])
             result[name] |= {key: round(lips[key], 4) for key in LIP_KEYS}
-    still = [[MotionLatents.rest(len(m)) for m in ms] for ms in motions]
-    result["held_still"] = _figures(still, rhythms, bounds, shape)
+        if name == next(iter(kinds)):
+            still = [[MotionLatents.rest(len(m)) for m in ms] for ms in motions.values()]
+            result["held_still"] = _figures(still, rhythms, bounds, shape)
     result["real_range"] = {k: [round(v, 2) for v in b] for k, b in bounds.items()}
     if controls:
         yield Event("controls", total, total)
@@ -160,8 +170,9 @@ def _figures(motions, rhythms, bounds, shape) -> dict[str, Any]:
         _beats(m, stresses, rng)
         for seeds, stresses in zip(motions, rhythms, strict=True) for m in seeds
     ]  # fmt: skip
+    nodding = [row for row in beats if np.isfinite(row[0])] or [(np.nan, np.nan)]
     figures["beat"], figures["beat_shuffled"] = (
-        round(float(v), 4) for v in np.nanmean(beats, axis=0)
+        round(float(v), 4) for v in np.mean(nodding, axis=0)
     )
     return figures
 

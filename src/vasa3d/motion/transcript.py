@@ -145,10 +145,15 @@ def _of_json(text: str, name: str, language: str) -> Transcript:
 
 
 def _of_intervals(kind: str, intervals: Sequence[Interval], language: str) -> Transcript:
-    return _of_phones(intervals) if kind == "phone" else _of_words(intervals, language)
+    return phone_transcript(intervals) if kind == "phone" else _of_words(intervals, language)
 
 
-def _of_phones(intervals: Sequence[Interval]) -> Transcript:
+def phone_transcript(intervals: Sequence[Interval]) -> Transcript:
+    """A transcript from phones (ARPAbet or IPA) with their times.
+
+    Raises:
+        InputError: No phone is known, or times are not in order.
+    """
     segments = tuple((p.start, p.end, _parts(p.label)) for p in intervals)
     _check_times(segments)
     said = [SOUND_INDEX[s] for *_, parts in segments for s, _ in parts or () if s != "sil"]
