@@ -672,21 +672,3 @@ def test_settings_that_cannot_be(tmp_path) -> None:
     small_avatar().save(tmp_path / "me.vasa3d")
     with pytest.raises(OutputError, match="listened"):
         run_server(ServerConfig(host="192.0.2.1", token="xxxx"), [tmp_path / "me.vasa3d"], print)
-
-
-def test_the_example_assistant_answers(server, capsys) -> None:
-    import importlib.util
-
-    path = Path(__file__).resolve().parents[1] / "examples" / "assistant.py"
-    spec = importlib.util.spec_from_file_location("assistant", path)
-    assert spec is not None and spec.loader is not None
-    assistant = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(assistant)
-
-    async def work() -> None:
-        async with LiveClient(server.url) as client:
-            await assistant.answer(client, "hello", assistant.echo, assistant.hum)
-
-    run(work())
-    shown = capsys.readouterr().out
-    assert shown.startswith("You said: hello\n") and shown.count(" s ") > 20
