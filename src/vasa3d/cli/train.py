@@ -154,7 +154,7 @@ def latent(
 ) -> None:
     """Train the code of facial dynamics on captured, tracked, spoken and random faces.
 
-    DIR holds mocap, video and speech. Takes about half an hour on one processor core.
+    DIR holds mocap, video and speech. Takes five to ten minutes on one processor core.
 
     \b
     Examples:
