@@ -11,6 +11,11 @@ turn's first frame in its sound to having it: look-ahead, blocks of 40 ms and wo
 The clients run in a process of their own and share the processors with the server, which no client elsewhere would:
 ``client_cores`` tells how many processors they keep busy, ``late_to_send`` how late they were themselves.
 With ``--max-load`` the server refuses what would be late, as ``vasa3d serve`` does at 0.6; by default it takes all.
+
+``--faults 1000`` adds as many clients that misbehave while the others speak, eight at a time: they connect and vanish,
+with and without a turn begun, send garbage, too much, blocks out of order, or the end of no turn.
+``fault_codes`` counts the close codes that they got, ``memory_mb`` is the resident memory of the server's processes
+before and after, and ``lost`` the frames that the speaking sessions did not get.
 """
 
 from __future__ import annotations
@@ -22,15 +27,28 @@ import multiprocessing
 import queue
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from vasa3d.audio.clips import load_audio
 from vasa3d.motion.generator import GeneratorConfig, MotionStream
 from vasa3d.server.client import LiveClient, LiveError
 from vasa3d.server.config import ServerConfig
+from vasa3d.server.protocol import (
+    MAX_BLOCK_BYTES,
+    SUBPROTOCOL,
+    End,
+    Start,
+    pack_sound,
+    write_message,
+)
 from vasa3d.server.run import run_server
 from vasa3d.types import SAMPLE_RATE
 from vasa3d.weights import assets_dir
@@ -99,16 +117,72 @@ async def speak(
         if needed <= blocks:
             late.append(when - begun - needed * BLOCK / SAMPLE_RATE)
             age.append(when - begun - frame / fps)
-    return {"late": np.array(late), "age": np.array(age), "waited": np.array(waited)}
+    lost = round(blocks * BLOCK / SAMPLE_RATE * fps) - len(came)
+    return {
+        "late": np.array(late),
+        "age": np.array(age),
+        "waited": np.array(waited),
+        "lost": np.array(lost),
+    }
+
+
+FAULTS: tuple[tuple[str | bytes, ...], ...] = (
+    (),
+    ("{",),
+    (bytes(MAX_BLOCK_BYTES + 2),),
+    (write_message(Start(1, SAMPLE_RATE)), pack_sound(1, 5, np.zeros(4, np.int16))),
+    (write_message(End(7)),),
+    (write_message(Start(1, SAMPLE_RATE)), pack_sound(1, 0, np.zeros(BLOCK, np.int16))),
+)
+"""What clients that misbehave send; after the first and the last they vanish without a word."""
+
+
+async def misbehave(url: str, count: int) -> Counter[int]:
+    """``count`` clients, eight at a time; the close codes that the server gave them."""
+    codes: Counter[int] = Counter()
+    gate = asyncio.Semaphore(8)
+
+    async def one(number: int) -> None:
+        messages = FAULTS[number % len(FAULTS)]
+        async with gate:
+            socket = await connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)])
+            with suppress(ConnectionClosed):
+                await socket.recv()
+                for message in messages:
+                    await socket.send(message)
+                if messages in (FAULTS[0], FAULTS[-1]):
+                    socket.transport.abort()
+                await asyncio.wait_for(socket.wait_closed(), 20)
+            codes[int(socket.close_code or 0)] += 1
+
+    await asyncio.gather(*map(one, range(count)))
+    return codes
+
+
+def memory_mb(pid: int) -> float:
+    """Resident memory of a process and its children, from ``/proc``; 0 where there is none."""
+    total = 0.0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            if str(pid) in (lines["Pid"].strip(), lines["PPid"].strip()):
+                total += float(lines.get("VmRSS", "0 kB").split()[0]) / 1024
+    return round(total, 1)
 
 
 async def measure(
-    url: str, sessions: int, seconds: float, fps: float, ahead: float
-) -> list[dict[str, Any] | BaseException]:
-    """All sessions at once, their starts spread over a second; a ``LiveError`` for one that is refused."""
+    url: str, sessions: int, seconds: float, fps: float, ahead: float, faults: int
+) -> tuple[list[dict[str, Any] | BaseException], Counter[int]]:
+    """All sessions at once, their starts spread over a second, and clients that misbehave meanwhile.
+
+    Returns:
+        What each session saw, a ``LiveError`` for one that is refused; close codes of the others.
+    """
     delays = np.random.default_rng(0).uniform(0.0, 1.0, sessions)
     speaking = [speak(url, seconds, float(delay), fps, ahead) for delay in delays]
-    return await asyncio.gather(*speaking, return_exceptions=True)
+    disturbing = asyncio.ensure_future(misbehave(url, faults))
+    answers = await asyncio.gather(*speaking, return_exceptions=True)
+    return answers, await disturbing
 
 
 def main() -> int:
@@ -121,6 +195,7 @@ def main() -> int:
     parser.add_argument("--life", choices=("diffusion", "rules"), default="diffusion")
     parser.add_argument("--max-load", type=float, default=1000.0)
     parser.add_argument("--fps", type=float, default=25.0)
+    parser.add_argument("--faults", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -134,9 +209,16 @@ def main() -> int:
         page = ready.get(timeout=180)
         url = page.replace("http", "ws") + "live"
         ahead = look_ahead(options.fps, options.life)
+        if options.faults:
+            # What the first sessions need stays; what faults leave behind is asked for.
+            asyncio.run(measure(url, options.sessions, 2.0, options.fps, ahead, 16))
+        memory = [memory_mb(server.pid or 0)]
         begun, used = time.perf_counter(), time.process_time()
-        answers = asyncio.run(measure(url, options.sessions, options.seconds, options.fps, ahead))
+        answers, codes = asyncio.run(
+            measure(url, options.sessions, options.seconds, options.fps, ahead, options.faults)
+        )
         cores = (time.process_time() - used) / (time.perf_counter() - begun)
+        memory.append(memory_mb(server.pid or 0))
     except queue.Empty:
         sys.stderr.write("the server did not start\n")
         return 1
@@ -163,6 +245,10 @@ def main() -> int:
         "late_to_send_p99_ms": round(float(np.percentile(waited, 99)), 1),
         "client_cores": round(cores, 2),
     }
+    if options.faults:
+        report["lost"] = int(sum(result["lost"] for result in results))
+        report["fault_codes"] = dict(sorted(codes.items()))
+        report["memory_mb"] = memory
     line = ", ".join(f"{name} {value}" for name, value in report.items())
     sys.stdout.write((json.dumps(report) if options.json else line) + "\n")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ from vasa3d.motion.generator import GeneratorConfig, speak
 from vasa3d.server.app import LiveServer
 from vasa3d.server.client import LiveClient, LiveError
 from vasa3d.server.config import ServerConfig
+from vasa3d.server.connections import ImpatientProtocol
 from vasa3d.server.metrics import Metrics
 from vasa3d.server.pool import Worker, WorkerLost, WorkerPool
 from vasa3d.server.protocol import (
@@ -354,6 +356,9 @@ def test_many_reconnects_leave_nothing_behind(server) -> None:
     run(work())
     assert server.live.metrics.closed[1000] >= 100
     assert not server.live._addresses
+    gc.collect()
+    kept = [one for one in gc.get_objects() if isinstance(one, ImpatientProtocol)]
+    assert len(kept) < 20
 
 
 def test_a_slow_reader_loses_old_frames_and_others_none(tmp_path) -> None:

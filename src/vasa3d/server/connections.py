@@ -28,18 +28,23 @@ class ImpatientProtocol(AutoHTTPProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.loop.call_later(LOOK_SECONDS, self._look, None)
+        self._next_look = self.loop.call_later(LOOK_SECONDS, self._look, None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, *request: Any) -> None:
+        # The socket takes the connection over, and this is not told of its end.
+        self._next_look.cancel()
+        super().handle_websocket_upgrade(*request)  # type: ignore[misc]
 
     def _look(self, last: tuple[Any, int] | None) -> None:
-        transport = self.transport
-        # A socket has taken the connection over.
-        if transport.is_closing() or transport.get_protocol() is not self:
-            return
-        waiting = transport.get_write_buffer_size()
+        waiting = self.transport.get_write_buffer_size()
         now = (self.cycle, waiting)
         at_rest = self.cycle is None or self.cycle.response_complete
         if now == last and (at_rest or waiting):
             log("dropped", address=self.client and self.client[0], reason="the client stands still")
-            transport.abort()
+            self.transport.abort()
             return
-        self.loop.call_later(LOOK_SECONDS, self._look, now)
+        self._next_look = self.loop.call_later(LOOK_SECONDS, self._look, now)
