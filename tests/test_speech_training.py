@@ -14,11 +14,19 @@ from vasa3d.motion.phones import MASKED, to_frames
 from vasa3d.motion.speech import SOUND_INDEX, SOUND_VISEME, SOUNDS, VISEMES, weights_from_tensors
 from vasa3d.training import speech_augment as augment
 from vasa3d.training import speech_voices as voices
-from vasa3d.training.speech import CLOSED, SpeechTrainingConfig, Trainer, measure, runs
+from vasa3d.training.loop import Loop, LoopConfig
+from vasa3d.training.speech import (
+    CLOSED,
+    SpeechTraining,
+    SpeechTrainingConfig,
+    batches,
+    measure,
+    runs,
+)
 from vasa3d.training.speech_data import Features, pack
 from vasa3d.training.speech_net import SpeechNet
 
-CONFIG = SpeechTrainingConfig(rounds=(40,), crop_frames=60, channels=24, averaging=0.9)
+CONFIG = LoopConfig(40, 2.5e-3, averaging=0.9)
 
 
 def clicks(at: list[int], frames: int = 100) -> tuple[np.ndarray, np.ndarray]:
@@ -80,29 +88,47 @@ def learnable(frames: int = 4000) -> Features:
     return Features(mels.astype(np.float16), labels)
 
 
-def run(folder: Path, steps: list[int]) -> Trainer:
-    """A trainer stopped and continued after each number of steps."""
+def trainer(folder: Path, seed: int = 3) -> Loop[SpeechTraining]:
+    torch.manual_seed(seed)
+    return Loop(SpeechTraining(SpeechNet(24)), CONFIG, folder / "checkpoint.safetensors", seed)
+
+
+def run(folder: Path, steps: list[int]) -> Loop[SpeechTraining]:
+    """A training stopped and continued after each number of steps."""
+    folder.mkdir()
     for until in steps:
-        trainer = Trainer(CONFIG, 3, folder / "checkpoint.safetensors")
-        trainer.use({"made": learnable()}, {"made": 8})
-        while trainer.step < until:
-            trainer.advance()
-        trainer.save()
-    return trainer
+        loop = trainer(folder)
+        list(loop.run(batches({"made": learnable()}, {"made": 8}, 60), until))
+        assert loop.step == until
+    return loop
 
 
 def test_training_learns_and_resumes_where_it_stopped(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
     whole, parts = run(tmp_path / "whole", [40]), run(tmp_path / "parts", [7, 21, 40])
     for name, value in whole.average.items():
         np.testing.assert_allclose(parts.average[name], value, atol=1e-5)
     with pytest.raises(InputError, match="other settings"):
-        Trainer(CONFIG, 4, tmp_path / "parts" / "checkpoint.safetensors")
+        trainer(tmp_path / "parts", seed=4)
     source = learnable()
-    figures = measure(whole.averaged(), [(source.mels.astype(np.float32), source.labels)])
+    figures = measure(whole.averaged().net, [(source.mels.astype(np.float32), source.labels)])
     assert figures["frame_accuracy"] > 0.15
     assert 0.1 <= figures["threshold"] <= 0.6
+
+
+def test_averages_are_a_copy(tmp_path: Path) -> None:
+    """What is measured between steps must leave the training as it is."""
+    loop = run(tmp_path / "whole", [7])
+    before = {name: value.clone() for name, value in loop.module.state_dict().items()}
+    loop.averaged()
+    for name, value in loop.module.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert any(not torch.equal(before[name], value) for name, value in loop.average.items())
+
+
+@pytest.mark.parametrize("rounds", [(), (0.5,), (0.5, 0.5, 1.0), (1.0, 0.5)])
+def test_rounds_that_do_not_rise_to_the_end_are_refused(rounds: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="rounds"):
+        SpeechTrainingConfig(rounds)
 
 
 def test_takes_are_packed_whole() -> None:
@@ -150,6 +176,18 @@ def test_missing_engines_are_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(voices.shutil, "which", lambda name: None)
     with pytest.raises(MissingError, match="flite, festival"):
         voices.check_engines()
+
+
+def test_a_festival_without_voices_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before any work, with all that must be installed."""
+    monkeypatch.setattr(voices.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(voices.ctypes.util, "find_library", lambda name: f"lib{name}.so")
+    monkeypatch.setattr(voices, "_festival_voices", lambda: {"kal_diphone"})
+    with pytest.raises(MissingError, match="another language") as caught:
+        voices.check_engines()
+    assert "festvox-ca-ona-hts" in str(caught.value.hint)
+    monkeypatch.setattr(voices, "_festival_voices", lambda: {"kal_diphone", "czech_ph"})
+    voices.check_engines()
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")

@@ -81,26 +81,32 @@ def speech(
         Optional[Path],  # noqa: UP045
         typer.Option("--from", help="Asset of an earlier training to go on from."),
     ] = None,
+    steps: Steps = None,
+    device: TrainingDevice = Device.cpu,
+    precision: TrainingPrecision = Precision.float32,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the speech encoder on generated and recorded speech; takes two hours or so.
+    """Train the speech encoder on generated and recorded speech.
 
-    The voices espeak-ng, flite and festival must be installed. A run that is stopped goes on from
-    its work folder.
+    DIR holds speech; the voices espeak-ng, flite and festival must be installed. Takes about two hours on one processor
+    core. A run that is stopped goes on from its work folder.
 
     \b
     Examples:
       vasa3d train speech --data DIR --work speech-work -o speech.safetensors
       vasa3d train speech --data DIR --from speech.safetensors -o further.safetensors
+      torchrun --nproc-per-node 4 -m vasa3d train speech --data DIR --device cuda --precision bfloat16
     """
-    from vasa3d.training.speech import read_network, train_speech
+    from vasa3d.training.speech import CONTINUED, SpeechTrainingConfig, read_network, train_speech
 
     reporter = Reporter(as_json)
     target = _asset_path(output, force)
     network = None if start is None else read_network(start)
-    events = train_speech(data, target, work, seed=seed, start=network)
+    config = SpeechTrainingConfig() if network is None else CONTINUED
+    config = replace(config, loop=_loop(config.loop, steps, device, precision))
+    events = train_speech(data, target, work, seed=seed, config=config, start=network)
     figures = reporter.follow(events, "speech encoder")
     reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
 

@@ -177,8 +177,7 @@ def train_latent(
     yield from loop.run(_batches(states, groups, config.batch))
     if loop.rank != 0:
         return
-    loop.averaged()
-    tensors = module.tensors()
+    tensors = loop.averaged().tensors()
     codec = codec_from_tensors(tensors)
     figures = measure_codec(codec, test, states)
     ship(tensors, Path(out_path), figures, config, seed)

@@ -1,4 +1,4 @@
-"""The training loop of the latent codec and the motion generator: one processor, one GPU, or many with ``torchrun``.
+"""The training loop of all recipes: one processor, one GPU, or many with ``torchrun``.
 
 AdamW under a one-cycle rate (linear warm-up, cosine decay), clipped gradients, an exponential average of the weights,
 and a checkpoint that only the same training goes on from. Every step draws its batch from the seed, its own number and
@@ -9,6 +9,7 @@ its own batches, gradients are averaged (``DistributedDataParallel``), and the f
 from __future__ import annotations
 
 import atexit
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from vasa3d.training.work import identity, read_checkpoint, write_checkpoint
 from vasa3d.types import Event
 
 Batch = Callable[[np.random.Generator], tuple[Tensor, ...]]
+Trained = TypeVar("Trained", bound=nn.Module)
 _REPORT_STEPS = 50
 
 
@@ -80,7 +83,7 @@ def _meet(device: str) -> None:
     torch.distributed.barrier()
 
 
-class Loop:
+class Loop(Generic[Trained]):
     """Trains a module whose ``forward(*batch)`` is its loss.
 
     Args:
@@ -96,7 +99,7 @@ class Loop:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Trained,
         config: LoopConfig,
         checkpoint: Path,
         seed: int = 0,
@@ -117,31 +120,33 @@ class Loop:
         sizes = {name: tuple(value.shape) for name, value in self.average.items()}
         # Where it runs and how often it is kept may change.
         same = replace(config, device="", checkpoint_seconds=0.0)
-        self._key = identity(same, seed, sizes, material)
-        kept = read_checkpoint(checkpoint, self._key, str(self.device))
+        self.key = identity(same, seed, sizes, material)
+        kept = read_checkpoint(checkpoint, self.key, str(self.device))
         if kept is not None:
             self._load(kept)
 
-    def run(self, batch: Batch) -> Iterator[Event]:
-        """Train to the end; an event now and then with the loss since the last one."""
+    def run(self, batch: Batch, until: int | None = None) -> Iterator[Event]:
+        """Train to a step, or to the end; an event now and then with the loss since the last one."""
+        until = self.config.steps if until is None else until
         called = self._distributed()
         losses: list[float] = []
         saved = time.monotonic()
-        while self.step < self.config.steps:
+        while self.step < until:
             losses.append(self._advance(called, batch))
             if time.monotonic() - saved > self.config.checkpoint_seconds:
                 self.save()
                 saved = time.monotonic()
-            if self.step % _REPORT_STEPS == 0 or self.step == self.config.steps:
+            if self.step % _REPORT_STEPS == 0 or self.step == until:
                 mean = float(np.mean(losses))
                 losses.clear()
                 yield Event("train", self.step, self.config.steps, data={"loss": mean})
         self.save()
 
-    def averaged(self) -> nn.Module:
-        """The module with its averaged weights in place, ready to be used."""
-        self.module.load_state_dict(self.average)
-        return self.module.eval()
+    def averaged(self) -> Trained:
+        """A copy of the module with the averaged weights, on the processor, ready to be used."""
+        module = copy.deepcopy(self.module)
+        module.load_state_dict(self.average)
+        return module.cpu().eval()
 
     def save(self) -> None:
         """Write the checkpoint; only the first process does."""
@@ -153,7 +158,7 @@ class Loop:
             state = self.optimizer.state.get(parameter, {})
             tensors |= {f"adam.{i}.{k}": state[k] for k in ("exp_avg", "exp_avg_sq") if k in state}
         tensors["step"] = torch.tensor(self.step)
-        write_checkpoint(self.checkpoint, tensors, self._key)
+        write_checkpoint(self.checkpoint, tensors, self.key)
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
         self.step = int(tensors["step"])

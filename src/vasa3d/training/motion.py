@@ -204,7 +204,7 @@ def train_motion(
         yield event
     if loop.rank != 0:
         return
-    loop.averaged()
+    module = loop.averaged()
     figures = {"loss": round(loss, 4), "parameters": sum(p.numel() for p in module.parameters())}
     ship(module, units, Path(out_path), figures, config, seed)
     yield Event("done", 1, 1, data=figures)

@@ -1,8 +1,8 @@
 """Recipe of the speech encoder: generate speech, train, align real speech, train on, measure, ship.
 
-One call rebuilds the asset from nothing but the engines and the data folder. Everything that
-costs time is kept in a work folder (takes, features, the last checkpoint), so an interrupted run
-continues.
+One call rebuilds the asset from nothing but the engines and the data folder, on one processor, a GPU, or many through
+``torchrun`` (``training/loop.py``). Everything that costs time is kept in a work folder (takes, features, the last
+checkpoint), so an interrupted run continues.
 
 Rounds: the network first learns from generated speech, whose phone times are exact. It then
 aligns real readings to their texts and learns from both; with the better network the readings are
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from vasa3d.audio.features import log_mel
@@ -34,8 +34,9 @@ from vasa3d.files import atomic_file
 from vasa3d.motion.phones import MASKED
 from vasa3d.motion.speech import SOUND_INDEX, SOUNDS, SpeechWeights, lips_shut, weights_from_tensors
 from vasa3d.training import speech_data as data
+from vasa3d.training.loop import Batch, Loop, LoopConfig, first_process_first
 from vasa3d.training.speech_net import SpeechNet
-from vasa3d.training.work import files_below, identity, read_checkpoint, write_checkpoint
+from vasa3d.training.work import files_below, identity
 from vasa3d.types import F32, Event
 from vasa3d.weights import register_asset
 
@@ -63,23 +64,29 @@ class SpeechTrainingConfig:
     """How the encoder is trained.
 
     Attributes:
-        rounds: Gradient steps at which each round ends; real speech is aligned between rounds.
+        rounds: Shares of all steps at which each round ends, the last one 1; real speech is aligned between rounds.
+        loop: Steps of all rounds together, rates, device, precision.
         crop_frames: Frames of 10 ms of each crop of a batch.
-        learning_rate: Peak of a one-cycle schedule over all rounds.
         channels: Width of the network.
-        averaging: Decay of the exponential average of the weights.
         corpus: How much material is made.
     """
 
-    rounds: tuple[int, ...] = (700, 1600, 2600, 4000)
+    rounds: tuple[float, ...] = (0.175, 0.4, 0.65, 1.0)
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(4000, 2.5e-3, warm_up=0.08, weight_decay=0.02)
+    )
     crop_frames: int = 256
-    learning_rate: float = 2.5e-3
     channels: int = 144
-    averaging: float = 0.998
     corpus: data.CorpusConfig = field(default_factory=data.CorpusConfig)
 
+    def __post_init__(self) -> None:
+        if list(self.rounds) != sorted(set(self.rounds)) or self.rounds[-1:] != (1.0,):
+            raise ValueError(f"rounds must rise to 1, got {self.rounds}")
 
-CONTINUED = SpeechTrainingConfig(rounds=(150, 1400), learning_rate=1.5e-3)
+
+CONTINUED = SpeechTrainingConfig(
+    rounds=(0.107, 1.0), loop=LoopConfig(1400, 1.5e-3, warm_up=0.08, weight_decay=0.02)
+)
 """For a network that goes on from an earlier one."""
 
 
@@ -113,60 +120,71 @@ def train_speech(
     config = config or (SpeechTrainingConfig() if start is None else CONTINUED)
     source, work = Path(data_dir), Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
-    yield Event("corpus", message="generating speech")
-    texts = data.sentences(source, work, seed)
-    takes = data.generated_takes(texts, work, config.corpus, seed)
-    jobs: dict[str, tuple[data.Takes | None, int]] = {
-        name: (made, config.corpus.copies) for name, made in takes.items()
-    }
-    jobs["silence"] = (None, config.corpus.silence_sessions)
     sources: dict[str, data.Features] = {}
-    for done, (name, (made, copies)) in enumerate(jobs.items()):
-        yield Event("features", done, len(jobs), name)
-        sources[name] = data.features_of(name, made, work, copies, seed)
-    checkpoint = work / "checkpoint.safetensors"
-    trainer = Trainer(config, seed, checkpoint, start, identity(sources))
+    with first_process_first(config.loop.device):
+        yield Event("corpus", message="generating speech")
+        texts = data.sentences(source, work, seed)
+        takes = data.generated_takes(texts, work, config.corpus, seed)
+        jobs: dict[str, tuple[data.Takes | None, int]] = {
+            name: (made, config.corpus.copies) for name, made in takes.items()
+        }
+        jobs["silence"] = (None, config.corpus.silence_sessions)
+        for done, (name, (made, copies)) in enumerate(jobs.items()):
+            yield Event("features", done, len(jobs), name)
+            sources[name] = data.features_of(name, made, work, copies, seed)
+    torch.manual_seed(seed)
+    net = SpeechNet(config.channels)
+    if start is not None:
+        net.adopt(start)
+    made_of = identity(config.rounds, config.crop_frames, config.corpus, start, sources)
+    loop = Loop(SpeechTraining(net), config.loop, work / "checkpoint.safetensors", seed, made_of)
     figures: dict[str, float] = {}
-    for number, until in enumerate(config.rounds):
+    for number, share in enumerate(config.rounds):
         held_out: list[tuple[F32, data.Labels]] = []
         if number > 0:
-            yield Event("align", number, len(config.rounds) - 1, "aligning real speech")
-            real, validation = _real(trainer, source, work, number, seed)
-            name, copies = f"real{number}", config.corpus.real_copies
-            sources["real"] = data.features_of(name, real, work, copies, seed)
+            with first_process_first(config.loop.device):
+                yield Event("align", number, len(config.rounds) - 1, "aligning real speech")
+                real, validation = _real(loop, config.corpus, source, work, number, seed)
+                name, copies = f"real{number}", config.corpus.real_copies
+                sources["real"] = data.features_of(name, real, work, copies, seed)
             held_out = data.plain_features(validation)
-        trainer.use(sources, MIXED_SHARES if number > 0 else GENERATED_SHARES)
-        while trainer.step < until:
-            loss = trainer.advance()
-            if trainer.step % 50 == 0 or trainer.step == until:
-                trainer.save()
-                figures = measure(trainer.averaged(), held_out) if held_out else {}
-                yield Event("train", trainer.step, config.rounds[-1], data={"loss": loss} | figures)
-        figures = measure(trainer.averaged(), held_out) if held_out else {}
+        shares = MIXED_SHARES if number > 0 else GENERATED_SHARES
+        draw = batches(sources, shares, config.crop_frames)
+        for event in loop.run(draw, round(share * config.loop.steps)):
+            if held_out and loop.rank == 0:
+                figures = measure(loop.averaged().net, held_out)
+            yield replace(event, data=event.data | figures)
+    if loop.rank != 0:
+        return
     yield Event("evaluate", 1, 1, data=dict(figures))
-    ship(trainer.averaged(), Path(out_path), figures, seed, config)
+    ship(loop.averaged().net, Path(out_path), figures, seed, config)
     with atomic_file(work / "speech-metrics.json", force=True) as temporary:
         temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _real(
-    trainer: Trainer, source: Path, work: Path, number: int, seed: int
+    loop: Loop[SpeechTraining],
+    corpus: data.CorpusConfig,
+    source: Path,
+    work: Path,
+    number: int,
+    seed: int,
 ) -> tuple[data.Takes, data.Takes]:
     """Real takes to train on and to validate on, aligned by the network as it is now. Cached."""
-    key = identity(trainer.key, files_below(source / "speech"))
+    key = identity(loop.key, files_below(source / "speech"))
 
     @cache
     def split() -> tuple[list[data.Recording], list[data.Recording]]:
         """Recordings to train on and to keep aside."""
         found = data.recordings(source)
-        kept = trainer.config.corpus.validation_takes
+        kept = corpus.validation_takes
         readings = [r for r in found if r.name.endswith(".ogg")]
         order = data.seed_of("validation", seed).permutation(len(readings))
         aside = {readings[i].name for i in order[:kept]}
         return [r for r in found if r.name not in aside], [r for r in found if r.name in aside]
 
     def aligned(part: int) -> list[tuple[F32, data.Labels]]:
-        net = trainer.averaged()
+        net = loop.averaged().net
 
         @torch.no_grad()
         def posteriors(samples: F32) -> F32:
@@ -180,117 +198,40 @@ def _real(
     return data.cached_takes(work, f"real{number}", key, lambda: aligned(0)), valid
 
 
-class Trainer:
-    """Gradient steps with a checkpoint that only the same training goes on from; every step draws its
-    randomness from the seed and its own number.
+class SpeechTraining(nn.Module):
+    """The network with its loss."""
 
-    Args:
-        config: How.
-        seed: Of every choice.
-        checkpoint: File to go on from and to write to.
-        start: Network to begin with; None for random weights.
-        material: ``identity`` of the generated speech.
+    def __init__(self, net: SpeechNet) -> None:
+        super().__init__()
+        self.net = net
 
-    Raises:
-        InputError: The checkpoint is damaged, or another training's.
-    """
+    def forward(self, mels: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+        """Loss of (B, T, 80) features against (B, T) labels."""
+        return frame_loss(self.net(mels), labels, class_weights)
 
-    def __init__(
-        self,
-        config: SpeechTrainingConfig,
-        seed: int,
-        checkpoint: Path,
-        start: SpeechWeights | None = None,
-        material: str = "",
-    ) -> None:
-        self.config, self.seed, self.checkpoint = config, seed, checkpoint
-        self.key = identity(config, seed, start, material)
-        torch.manual_seed(seed)
-        self.net = SpeechNet(config.channels)
-        if start is not None:
-            self.net.adopt(start)
-        self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=0.02)
-        self.step = 0
-        kept = read_checkpoint(checkpoint, self.key)
-        if kept is not None:
-            self._load(kept)
 
-    def use(self, sources: dict[str, data.Features], shares: dict[str, int]) -> None:
-        """Train on these sources from now on, so many crops of each in a batch."""
-        self.sources, self.shares = sources, shares
-        counts = np.zeros(len(SOUNDS))
-        for name, share in shares.items():
-            labels = sources[name].labels
-            counts += np.bincount(labels, minlength=256)[: len(SOUNDS)] * (share / len(labels))
-        weights = (counts / counts.sum() + 0.01) ** -0.35
-        weights[SOUND_INDEX["FV"]] *= QUIET_GAIN
-        self.class_weights = torch.from_numpy(weights / weights.mean()).float()
+def batches(sources: dict[str, data.Features], shares: dict[str, int], length: int) -> Batch:
+    """Draws a batch with so many crops of each source: features (B, T, 80), labels (B, T), weights of the sounds."""
+    counts = np.zeros(len(SOUNDS))
+    for name, share in shares.items():
+        labels = sources[name].labels
+        counts += np.bincount(labels, minlength=256)[: len(SOUNDS)] * (share / len(labels))
+    weights = (counts / counts.sum() + 0.01) ** -0.35
+    weights[SOUND_INDEX["FV"]] *= QUIET_GAIN
+    class_weights = torch.from_numpy(weights / weights.mean()).float()
 
-    def advance(self) -> float:
-        """One step; its loss."""
-        rng = np.random.default_rng([self.seed, 7, self.step])
-        torch.manual_seed(int(rng.integers(2**31)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        mels, labels = self._batch(rng)
-        self.net.train()
-        loss = frame_loss(self.net(mels), labels, self.class_weights)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(self.config.averaging, (1 + self.step) / (20 + self.step))
-        for name, value in self.net.state_dict().items():
-            self.average[name].lerp_(value.detach(), 1.0 - decay)
-        return float(loss.detach())
-
-    def averaged(self) -> SpeechNet:
-        """The network with its averaged weights."""
-        net = SpeechNet(self.config.channels)
-        net.load_state_dict(self.average)
-        return net.eval()
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for i, parameter in enumerate(self.net.parameters()):
-            state = self.optimizer.state[parameter]
-            tensors |= {f"adam.{i}.{key}": state[key] for key in ("exp_avg", "exp_avg_sq")}
-        tensors["step"] = torch.tensor(self.step)
-        write_checkpoint(self.checkpoint, tensors, self.key)
-
-    def _load(self, tensors: dict[str, Tensor]) -> None:
-        self.step = int(tensors["step"])
-        self.net.load_state_dict(
-            {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
-        )
-        self.average = {k: tensors[f"average.{k}"].clone() for k in self.average}
-        for i, parameter in enumerate(self.net.parameters()):
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step)),
-                **{key: tensors[f"adam.{i}.{key}"].clone() for key in ("exp_avg", "exp_avg_sq")},
-            }
-
-    def _rate(self) -> float:
-        at, warm = self.step / self.config.rounds[-1], 0.08
-        peak = self.config.learning_rate
-        if at < warm:
-            return peak * (0.05 + 0.95 * at / warm)
-        return peak * (0.005 + 0.995 * 0.5 * (1 + np.cos(np.pi * (at - warm) / (1 - warm))))
-
-    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        length = self.config.crop_frames
-        mels, labels = [], []
-        for name, count in self.shares.items():
-            source = self.sources[name]
+    def batch(rng: np.random.Generator) -> tuple[Tensor, ...]:
+        mels, marks = [], []
+        for name, count in shares.items():
+            source = sources[name]
             for start in rng.integers(0, len(source.labels) - length, count):
                 crop = source.mels[start : start + length].astype(np.float32)
                 mels.append(vary(crop, rng))
-                labels.append(source.labels[start : start + length])
-        return torch.from_numpy(np.stack(mels)), torch.from_numpy(np.stack(labels).astype(np.int64))
+                marks.append(source.labels[start : start + length])
+        known = torch.from_numpy(np.stack(marks).astype(np.int64))
+        return torch.from_numpy(np.stack(mels)), known, class_weights
+
+    return batch
 
 
 def vary(mels: F32, rng: np.random.Generator) -> F32:
@@ -319,7 +260,9 @@ def frame_loss(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
     picked, truth = logits[known], labels[known]
     classes = fn.cross_entropy(picked[:, :-1], truth, class_weights, label_smoothing=0.05)
     shut = ((truth == CLOSED[0]) | (truth == CLOSED[1])).float()
-    closure = fn.binary_cross_entropy_with_logits(picked[:, -1], shut, pos_weight=torch.tensor(2.0))
+    closure = fn.binary_cross_entropy_with_logits(
+        picked[:, -1], shut, pos_weight=picked.new_tensor(2.0)
+    )
     return classes + 1.5 * closure
 
 

@@ -39,6 +39,12 @@ FESTIVAL_OTHER = (
     "lp_diphone", "pc_diphone", "hy_fi_mv_diphone", "suo_fi_lj_diphone", "czech_dita", "czech_krb",
     "czech_machac", "czech_ph", "upc_ca_ona_hts", "msu_ru_nsh_clunits",
 )  # fmt: skip
+PACKAGES = (
+    "apt-get install espeak-ng libespeak-ng-dev flite festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts "
+    "festvox-italp16k festvox-itapc16k festvox-suopuhe-lj festvox-suopuhe-mv festvox-czech-dita festvox-czech-krb "
+    "festvox-czech-machac festvox-czech-ph festvox-ca-ona-hts festvox-ru"
+)
+"""What installs all engines and voices on Debian."""
 ESPEAK_LATIN = (
     "en-us", "en-gb", "en-gb-scotland", "en-029", "de", "fr-fr", "es", "es-419", "it", "pt",
     "pt-br", "nl", "sv", "da", "nb", "fi", "hu", "pl", "cs", "sk", "sl", "hr", "ro", "tr", "id",
@@ -88,15 +94,29 @@ class Take:
 
 
 def check_engines() -> None:
-    """Raise ``MissingError`` unless espeak-ng's library, flite and festival are installed."""
+    """Raise ``MissingError`` unless espeak-ng's library, flite, festival and voices of festival's are installed."""
     missing = [name for name in ("flite", "festival") if shutil.which(name) is None]
     if ctypes.util.find_library("espeak-ng") is None:
         missing.insert(0, "libespeak-ng")
+    if not missing:
+        known = _festival_voices()
+        sets = {"English": FESTIVAL_ENGLISH, "another language": FESTIVAL_OTHER}
+        missing = [
+            f"a festival voice of {name}" for name, of in sets.items() if not known & set(of)
+        ]
     if missing:
         raise MissingError(
-            f"speech cannot be generated: {', '.join(missing)} is not installed.",
-            hint="apt-get install espeak-ng libespeak-ng-dev flite festival festvox-us-slt-hts",
+            f"speech cannot be generated: {', '.join(missing)} is not installed.", hint=PACKAGES
         )
+
+
+def _festival_voices() -> set[str]:
+    """Names of the voices that festival finds."""
+    done = subprocess.run(
+        ["festival", "-b", "(print (voice.list))"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return set(done.stdout.strip().strip("()").split())
 
 
 class _EspeakEvent(ctypes.Structure):
