@@ -62,6 +62,9 @@ def test_our_own_jaw_fits_itself(tmp_path: Path, capsys: pytest.CaptureFixture[s
     row = json.loads(capsys.readouterr().out)["takes"]["demo.flac"]
     assert row["lag_ms"] == pytest.approx(-66.7, abs=8.0)
     assert row["best_correlation"] > 0.97 > row["jaw_correlation"] > 0.2
+    assert 0.5 < row["speaking"] < 1.0
+    assert row["jaw_in_speech"] < row["jaw_correlation"]
+    assert row["energy_in_speech"] < row["energy_correlation"]
     with pytest.raises(InputError, match="no file"):
         read_jaw(tmp_path / "none.npz")
     (tmp_path / "bs_names.txt").write_text("brow\nnose\n")
