@@ -134,7 +134,8 @@ def motion_events(
         for n in chosen:
             said = phone_transcript(sentences[n].phones) if name == TRUTH else None
             motions[n] = []
-            for seed in range(seeds):
+            # Other seeds for each recording: short ones would else all have the same few blinks.
+            for seed in range(seeds * n, seeds * (n + 1)):
                 made = speak(sentences[n].clip, seed=seed, config=config, transcript=said)
                 motions[n].append(made)
                 done += 1
