@@ -133,7 +133,8 @@ export class LiveLink implements Speaker {
     const socket = new WebSocket(url, protocols);
     socket.binaryType = "arraybuffer";
     return new Promise((done, fail) => {
-      socket.onclose = ({ reason }) => fail(new Error(reason || "the server did not answer"));
+      socket.onclose = ({ reason }) =>
+        fail(new Error(reason || "the server does not answer; it may have been stopped"));
       socket.onmessage = ({ data }) => {
         const message = JSON.parse(data as string) as ServerMessage;
         if (message.type === "ready") done(new LiveLink(socket, events, codedRates));

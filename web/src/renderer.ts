@@ -50,7 +50,10 @@ export class Renderer {
   ) {
     const options = { alpha: true, antialias: false, depth: false, premultipliedAlpha: true };
     const gl = canvas.getContext("webgl2", options) as WebGL2RenderingContext | null;
-    if (!gl) throw new GraphicsError("this browser has no WebGL 2");
+    if (!gl)
+      throw new GraphicsError(
+        "there is no WebGL 2 here: switch on the browser's graphics acceleration, or take a newer one",
+      );
     if (!gl.getExtension("EXT_color_buffer_float")) {
       throw new GraphicsError("this browser cannot draw into float textures");
     }

@@ -184,7 +184,7 @@ def _export_page(
     reporter.finish(
         {"output": str(target), "bytes": size, "frames": frames},
         f"{target}: a page of {size / 1e6:.1f} MB; try it with "
-        f"python -m http.server -d '{target}', or copy it to any web host",
+        f"python -m http.server 8080 -d '{target}', or copy it to any web host",
     )
 
 
