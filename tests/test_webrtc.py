@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import socket
 import sys
@@ -101,8 +102,10 @@ class Microphone(aiortc.MediaStreamTrack):
 class Thin:
     """A client: what it has seen, heard and been told."""
 
-    def __init__(self, server: Running, codec: str = "VP8", microphone: Any = None) -> None:
-        self._server = server
+    def __init__(
+        self, server: Running, codec: str = "VP8", microphone: Any = None, hidden: bool = False
+    ) -> None:
+        self._server, self._hidden = server, hidden
         self.peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
         self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.pictures: list[tuple[float, np.ndarray]] = []
@@ -135,7 +138,10 @@ class Thin:
 
     async def __aenter__(self) -> Thin:
         await self.peer.setLocalDescription(await self.peer.createOffer())
-        answer = await asyncio.to_thread(offer, self._server, self.peer.localDescription.sdp)
+        sdp = self.peer.localDescription.sdp
+        if self._hidden:
+            sdp = re.sub(r"(?m)^(a=candidate:\S+ \d+ \S+ \d+ )\S+", r"\1a-b-c.local", sdp)
+        answer = await asyncio.to_thread(offer, self._server, sdp)
         assert answer.status_code == 200, answer.text
         sdp = answer.json()["sdp"]
         await self.peer.setRemoteDescription(aiortc.RTCSessionDescription(sdp, "answer"))
@@ -257,6 +263,16 @@ def test_an_interruption_is_silent_at_once(server) -> None:
         return client
 
     assert max(np.abs(samples).max() for _, samples in run(work()).sound) > 500
+
+
+def test_a_client_that_hides_its_address_is_found(server) -> None:
+    async def work() -> None:
+        async with Thin(server, hidden=True) as client:
+            while not client.pictures:
+                await asyncio.sleep(0.02)
+        await gone(server)
+
+    run(work())
 
 
 def test_a_microphone_moves_the_face_and_is_not_played_back(server) -> None:

@@ -4,6 +4,7 @@
 export const SPEECH_RATE = 16_000;
 const START_DELAY_SECONDS = 0.05;
 const BLOCK_SECONDS = 0.04;
+const MOST_WAKE_MILLISECONDS = 5_000;
 
 let shared: AudioContext | null = null;
 
@@ -16,6 +17,22 @@ export function audioContext(): AudioContext {
 /** Let the page sound: browsers want that to be asked for at once when the user does something. */
 export function wakeSound(): void {
   void audioContext().resume();
+}
+
+/**
+ * Wait until the page can sound.
+ *
+ * @throws Error if that takes too long: browsers say nothing where they do not allow it or find no device.
+ */
+async function soundReady(context: AudioContext): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, fail) => {
+    const error = new Error(
+      "this browser opens no sound: press a button of the page, and see that there is a loudspeaker",
+    );
+    timer = setTimeout(() => fail(error), MOST_WAKE_MILLISECONDS);
+  });
+  await Promise.race([context.resume(), late]).finally(() => clearTimeout(timer));
 }
 
 /** A recording, to be heard and to be turned into motion. */
@@ -135,7 +152,7 @@ export class SoundOutput {
 
   /** Begin to sound. */
   async start(): Promise<void> {
-    await this.context.resume();
+    await soundReady(this.context);
     if (this.startTime !== null) return;
     this.startTime = this.endTime = this.context.currentTime + START_DELAY_SECONDS;
     const { waiting } = this;
@@ -196,7 +213,7 @@ export async function captureStream(
   onBlock: (samples: Float32Array, rate: number) => void,
 ): Promise<() => void> {
   const context = audioContext();
-  await context.resume();
+  await soundReady(context);
   const url = URL.createObjectURL(new Blob([CAPTURE], { type: "text/javascript" }));
   try {
     await context.audioWorklet.addModule(url);

@@ -3,6 +3,7 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
 
 let now = 0;
+let mute = false;
 let running: { start: number; stopped: boolean }[] = [];
 
 class FakeContext {
@@ -11,7 +12,7 @@ class FakeContext {
   get currentTime(): number {
     return now;
   }
-  resume = () => Promise.resolve();
+  resume = () => (mute ? new Promise<void>(() => undefined) : Promise.resolve());
   createGain = () => ({ connect: () => undefined, disconnect: () => undefined });
   createBufferSource() {
     const source = { start: 0, stopped: false };
@@ -46,6 +47,16 @@ describe("sound that is played", () => {
     expect(output.finished).toBe(false);
     output.end();
     expect(output.finished).toBe(true);
+  });
+
+  it("does not wait for ever for an output that does not open", async () => {
+    vi.useFakeTimers();
+    mute = true;
+    const failed = expect(new SoundOutput().start()).rejects.toThrow("loudspeaker");
+    await vi.runAllTimersAsync();
+    await failed;
+    mute = false;
+    vi.useRealTimers();
   });
 
   it("joins pieces without gaps", async () => {

@@ -397,7 +397,7 @@ class LiveServer:
         leave = partial(self._leave, number, address)
         load = partial(self._shelf.load, offer.avatar)
         try:
-            sdp = await self._desk.answer(number, offer.sdp, load, leave)
+            sdp = await self._desk.answer(number, offer.sdp, address, load, leave)
         except VasaError as error:
             leave(CLOSE_BAD_MESSAGE, error.message)
             return _failure(CLOSE_BAD_MESSAGE, error.message, error.hint)

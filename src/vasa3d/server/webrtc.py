@@ -10,6 +10,7 @@ begun, about when that picture leaves, because a receiver takes the time of send
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from ipaddress import ip_address
 from typing import cast
 
 import av
@@ -52,6 +54,7 @@ SOUND_LATE = 1
 _GOODBYE_SECONDS = 2.0
 _SOUND_FRAME = SOUND_RATE // 50
 _VIDEO_CLOCK = 90_000
+_HIDDEN = re.compile(r"(?m)^(a=candidate:\S+ \d+ \S+ \d+ )\S+\.local ")
 _LONGEST_PAUSE = 1.0
 """A clock that stood still for longer does not make up for it."""
 
@@ -174,6 +177,7 @@ class RtcDesk:
         self,
         number: int,
         offer: str,
+        address: str,
         avatar: Callable[[], Avatar],
         on_over: Callable[[int, str], None],
     ) -> str:
@@ -182,6 +186,7 @@ class RtcDesk:
         Args:
             number: Of the session, unique in this server.
             offer: SDP with a data channel and a video track.
+            address: Where it came from.
             avatar: Who is drawn; called in another thread.
             on_over: Called once, with close code and reason, when the session is over; not if this raises.
 
@@ -200,7 +205,7 @@ class RtcDesk:
             visit = _Visit(
                 number, peer, Stage(number), SoundTrack(), pictures, loop.create_future()
             )
-            sdp = await self._agree(visit, offer)
+            sdp = await self._agree(visit, _shown(offer, address))
         except BaseException:
             self._taken -= 1
             raise
@@ -280,6 +285,19 @@ class RtcDesk:
                 await asyncio.wait_for(visit.peer.close(), _GOODBYE_SECONDS)
             self._taken -= 1
             on_over(code, reason)
+
+
+def _shown(offer: str, address: str) -> str:
+    """An offer with the address it came from in place of names that hide it.
+
+    Browsers hide addresses from pages that may not use the microphone. The names are found by multicast, which few
+    servers and virtual machines get; where this address is a proxy's, it still lets the client's own checks in.
+    """
+    try:
+        ip_address(address)
+    except ValueError:
+        return offer
+    return _HIDDEN.sub(rf"\g<1>{address} ", offer)
 
 
 async def _run_clock(visit: _Visit, wire: Wire) -> None:
