@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import multiprocessing
 import os
+import signal
 import socket
 import threading
 import time
@@ -650,6 +652,24 @@ def test_a_client_that_is_not_greeted_leaves(greeting) -> None:
 
     left = asyncio.Event()
     run(work())
+
+
+def test_every_line_of_the_log_is_json(tmp_path, monkeypatch, capsys) -> None:
+    small_avatar().save(tmp_path / "me.vasa3d")
+
+    def disturb(address: str) -> None:
+        logging.getLogger("uvicorn.error").warning("Invalid %s", "request")
+        try:
+            raise ValueError("no")
+        except ValueError:
+            logging.getLogger("other").exception("failed")
+        signal.raise_signal(signal.SIGINT)
+
+    with suppress(KeyboardInterrupt):
+        run_server(ServerConfig(port=0, workers=1, life="rules"), [tmp_path / "me.vasa3d"], disturb)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines] == ["started", "warning", "error", "stopped"]
+    assert lines[1]["reason"] == "Invalid request" and "ValueError: no" in lines[2]["trace"]
 
 
 def test_the_address_of_a_server_can_be_opened() -> None:

@@ -14,7 +14,7 @@ from vasa3d.errors import OutputError
 from vasa3d.server.app import LiveServer
 from vasa3d.server.config import ServerConfig
 from vasa3d.server.connections import ImpatientProtocol
-from vasa3d.server.log import LOG
+from vasa3d.server.log import LOG, EventFormatter
 from vasa3d.server.protocol import MAX_BLOCK_BYTES
 
 _PING_SECONDS = 20.0
@@ -43,16 +43,15 @@ def run_server(
     listener = _listen(config)
     port = listener.getsockname()[1]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    LOG.addHandler(handler)
+    handler.setFormatter(EventFormatter())
+    logging.getLogger().addHandler(handler)
     LOG.setLevel(logging.INFO)
-    LOG.propagate = False
     server = _Server(server_options(live), live.start, lambda: on_ready(_address(config, port)))
     try:
         server.run(sockets=[listener])
     finally:
         listener.close()
-        LOG.removeHandler(handler)
+        logging.getLogger().removeHandler(handler)
 
 
 def server_options(live: LiveServer) -> uvicorn.Config:
