@@ -199,7 +199,7 @@ def test_a_page_that_cannot_speak_says_why_and_shows_the_head(
     page.wait_for_function(f"{STATUS}.startsWith('Ready')")
     page.set_input_files("#file", str(recording))
     page.wait_for_function(f"{STATUS}.includes({told!r})")
-    assert "speech cannot run in this page" in page.inner_text("#status")
+    assert "Speech cannot run in this page" in page.inner_text("#status")
     page.unroute_all()
     # Once the obstacle is gone, it speaks.
     page.set_input_files("#file", str(recording))

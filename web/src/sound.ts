@@ -67,7 +67,9 @@ async function decoded(context: BaseAudioContext, bytes: ArrayBuffer): Promise<A
   try {
     return await context.decodeAudioData(bytes);
   } catch {
-    throw new Error("this browser finds no sound that it knows in that file; try WAV, MP3 or FLAC");
+    throw new Error(
+      "this browser finds no sound in that file that it can decode; try WAV, MP3 or FLAC",
+    );
   }
 }
 
