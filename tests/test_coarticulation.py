@@ -195,4 +195,4 @@ def test_too_little_context_gives_nothing() -> None:
     short = activity([])
     channels, contact = coarticulation.mouth(short, 0.3)
     assert channels.shape == (0, NUM_CHANNELS)
-    assert contact.shape == (0,)
+    assert contact.shape == (0, 2)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from vasa3d.audio.textgrid import phone_tier, read_textgrid
 from vasa3d.errors import InputError
-from vasa3d.evaluation.lipsync import evaluate_lipsync, lip_gap
+from vasa3d.evaluation.lipshape import shape_of_mesh
+from vasa3d.evaluation.lipsync import evaluate_lipsync, lip_gap, score
 from vasa3d.motion.generator import EMOTIONS, MotionControls, MotionStream, speak
 from vasa3d.types import ARKIT_INDEX, AudioClip, MotionLatents
 from vasa3d.weights import assets_dir
@@ -154,6 +156,22 @@ def test_emotions_show_and_leave_closures(
     assert np.abs(motion.dyn - spoken.dyn).max(axis=1).mean() > 0.1
     result = evaluate_lipsync(lip_gap(motion), motion.fps, GRID)
     assert result["pbm_closed"] >= 0.8
+
+
+@pytest.mark.parametrize("emotion", sorted(set(EMOTIONS) - {"neutral"}))
+def test_emotions_in_full_strength_leave_the_lips_to_speech(
+    sentence: np.ndarray, spoken: MotionLatents, emotion: str
+) -> None:
+    """A smile spreads no w, a sneer keeps no lip from the teeth, and pauses stay shut."""
+    phones = phone_tier(read_textgrid(GRID))
+    motion = speak(AudioClip(sentence), controls=MotionControls(emotion={emotion: 1.0}))
+    plain, felt = (score([shape_of_mesh(m)], m.fps, [phones]) for m in (spoken, motion))
+    for key in ("pbm_closed", "vowels_open", "fv_labiodental", "rounding", "silence_closed"):
+        assert felt[key] >= plain[key] - 0.1, key
+    # Corners give way no faster than the lips round.
+    quickest = np.abs(np.diff(spoken.channel("mouthPucker"))).max()
+    for name in ("mouthSmileLeft", "mouthFrownLeft", "mouthStretchLeft"):
+        assert np.abs(np.diff(motion.channel(name))).max() < quickest, name
 
 
 @pytest.mark.parametrize(

@@ -202,10 +202,10 @@ def mouth(
 
     Returns:
         (n, 52) channels in [0, 1] with n = T - FRAMES_BEHIND - FRAMES_AHEAD, those that do not
-        belong to speech zero; and (n,) contact of the lips with each other or the teeth in [0, 1].
+        belong to speech zero; and (n, 2) contact of lip and teeth, and of the lips with each other, in [0, 1].
     """
     if len(activity) <= FRAMES_BEHIND + FRAMES_AHEAD:
-        return np.zeros((0, NUM_CHANNELS), np.float32), np.zeros(0, np.float32)
+        return np.zeros((0, NUM_CHANNELS), np.float32), np.zeros((0, 2), np.float32)
     sharp = activity.visemes ** np.float32(1.2 + 0.3 * articulation)
     sharp /= sharp.sum(axis=1, keepdims=True)
     targets, dominances, kernels = _stacked()
@@ -221,7 +221,7 @@ def mouth(
     shut = _pulse(closure * _rather(lips, bite), threshold, _HOLD_LIPS)
     _touch(out, _bite(), teeth * (np.float32(1.0) - shut))
     _touch(out, _shut(), shut)
-    return np.minimum(np.maximum(out, 0.0), 1.0), np.maximum(teeth, shut)
+    return np.minimum(np.maximum(out, 0.0), 1.0), np.stack([teeth, shut], axis=1)
 
 
 def _windows(values: F32, size: int) -> F32:

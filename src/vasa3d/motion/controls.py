@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vasa3d.errors import InputError
-from vasa3d.types import ARKIT_INDEX, F32
+from vasa3d.types import ARKIT_CHANNELS, ARKIT_INDEX, F32
 
 EMOTIONS: dict[str, dict[str, float]] = {
     "neutral": {},
@@ -31,6 +31,18 @@ _OPPOSITE = {
 """What a negative strength moves in place of a channel; channels without an opposite stay at rest."""
 
 _OPPOSITE_SHARE = 0.6
+_CORNERS = [
+    i for i, name in enumerate(ARKIT_CHANNELS)
+    if name.startswith(("mouthSmile", "mouthDimple", "mouthFrown", "mouthStretch", "mouthPress", "mouthShrug"))
+]  # fmt: skip
+"""Channels of an emotion that speech needs for itself: they give way to rounded lips and to a lip at the teeth."""
+_ROUNDING = [ARKIT_INDEX["mouthPucker"], ARKIT_INDEX["mouthFunnel"]]
+_FULLY_ROUND = np.float32(0.7)
+"""Sum of the rounding channels from which the corners are free; less would let a smile jump."""
+_PARTED = np.float32(0.06)
+"""jawOpen from which the lips of a speaking mouth are apart."""
+_AT_TEETH = np.float32(0.5)
+"""Share of the corners that a lip at the teeth lets go."""
 _OPENS_LIPS = {"jawOpen", "mouthUpperUp"}
 _SNEER_CLOSE_RATIO = 0.16
 """mouthClose that cancels at the lips what one unit of noseSneer opens."""
@@ -80,6 +92,35 @@ class MotionControls:
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not (np.isfinite(value) and low <= value <= high):
         raise InputError(f"{name} is {value}.", hint=f"choose a value from {low:g} to {high:g}")
+
+
+class Emotion:
+    """What some emotions together do to a speaking face; lips keep what a sound asks of them.
+
+    Args:
+        strengths: Strength in [-1, 1] by name.
+    """
+
+    def __init__(self, strengths: dict[str, float]) -> None:
+        self._steady, self._opening, self._closing = emotion_offsets(strengths)
+        self._corners = self._steady[_CORNERS].copy()
+        self._steady[_CORNERS] = 0.0
+
+    def show(self, dyn: F32, teeth: F32, shut: F32) -> None:
+        """Add the emotion to channels (n, 52), in place.
+
+        Args:
+            dyn: What the face does without it.
+            teeth: (n,) contact of the lower lip with the teeth in [0, 1].
+            shut: (n,) contact of the lips with each other.
+        """
+        rounding = np.minimum(dyn[:, _ROUNDING].sum(axis=1) / _FULLY_ROUND, np.float32(1.0))
+        given_way = np.maximum(rounding, _AT_TEETH * teeth)
+        jaw = dyn[:, ARKIT_INDEX["jawOpen"]]
+        parted = np.minimum(jaw / _PARTED, np.float32(1.0)) * (np.float32(1.0) - shut)
+        dyn += self._steady + (parted * (1.0 - teeth))[:, None] * self._opening
+        dyn += (1.0 - parted)[:, None] * self._closing
+        dyn[:, _CORNERS] += (1.0 - given_way)[:, None] * self._corners
 
 
 def emotion_offsets(emotion: dict[str, float]) -> tuple[F32, F32, F32]:

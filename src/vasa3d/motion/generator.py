@@ -22,7 +22,7 @@ from vasa3d.audio.features import FRAME_RATE
 from vasa3d.errors import InputError
 from vasa3d.kernels.easing import interpolate
 from vasa3d.motion import coarticulation
-from vasa3d.motion.controls import EMOTIONS, MotionControls, emotion_offsets
+from vasa3d.motion.controls import EMOTIONS, Emotion, MotionControls
 from vasa3d.motion.denoiser import BLOCK, load_denoiser_weights
 from vasa3d.motion.diffusion import SamplerConfig
 from vasa3d.motion.idle import IdleLife
@@ -153,7 +153,7 @@ class MotionStream:
         self._transcript = transcript
         self._threshold = closure_threshold()
         emotion = self.controls.emotion
-        self._emotion = emotion_offsets(emotion) if any(emotion.values()) else None
+        self._emotion = Emotion(emotion) if any(emotion.values()) else None
         self.reset()
 
     def reset(self) -> None:
@@ -171,7 +171,7 @@ class MotionStream:
                 distance=c.distance, emotion=c.emotion, style=c.style, config=self.config.sampler,
                 weights=load_denoiser_weights(self.config.weights),
             )  # fmt: skip
-        self._mouth = np.zeros((0, len(ARKIT_INDEX) + 1), np.float32)
+        self._mouth = np.zeros((0, len(ARKIT_INDEX) + 2), np.float32)
         self._voice = np.zeros((0, 2), np.float32)
         self._tokens = 0
         self._foreseen: F32 | None = None
@@ -277,10 +277,10 @@ class MotionStream:
             self._life.hear(voice)
         heard = coarticulation.decided(activity, rhythm.certainty)
         self._context = concatenate([self._context, heard])
-        channels, contact = coarticulation.mouth(
+        parts = coarticulation.mouth(
             self._context, self._threshold, self.controls.amplitude, self.controls.style
         )
-        new = np.concatenate([channels, contact[:, None]], axis=1)
+        new = np.concatenate(parts, axis=1)
         self._mouth = np.concatenate([self._mouth, new])
         self._voice = np.concatenate(
             [self._voice, np.stack([rhythm.speaking, rhythm.belief], axis=1)]
@@ -296,18 +296,17 @@ class MotionStream:
         times = index / self.fps
         mouth = _sample(self._mouth, times, self._first)
         speaking, belief = _sample(self._voice, times, self._first).T
-        contact = mouth[:, -1:]
+        mouth, contacts = mouth[:, :-2], mouth[:, -2:]
         if self._idle is not None:
             dyn, pose = self._idle.at(times, speaking * belief)
-            dyn += mouth[:, :-1] * belief[:, None]
+            dyn += mouth * belief[:, None]
         else:
             assert self._life is not None
             dyn, pose = self._life.at(times)
-            self._speak(dyn, mouth[:, :-1], contact, belief[:, None])
+            self._speak(dyn, mouth, contacts.max(axis=1, keepdims=True), belief[:, None])
         pose[:, 5] += np.float32((1.0 - self.controls.distance) * CAMERA_DISTANCE_METRES)
         if self._emotion is not None:
-            steady, opening, closing = self._emotion
-            dyn += steady + opening * (1.0 - contact) + closing * contact
+            self._emotion.show(dyn, *(contacts * belief[:, None]).T)
         self._frames_out = stop
         self._forget(times[-1])
         dyn = np.minimum(np.maximum(dyn, np.float32(0.0)), np.float32(1.0))
