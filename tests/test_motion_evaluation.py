@@ -19,6 +19,7 @@ from vasa3d.evaluation.motion import (
     motion_events,
     real_heads,
 )
+from vasa3d.motion.controls import EMOTIONS
 from vasa3d.motion.formats import write_motion
 from vasa3d.motion.generator import GeneratorConfig
 from vasa3d.types import ARKIT_INDEX, MotionLatents
@@ -104,6 +105,9 @@ def test_the_true_phones_stand_beside_what_was_heard(tmp_path: Path) -> None:
     )
     figures = last.data
     assert set(figures) == {"real", "rules", "phone_timed", "held_still", "real_range"}
+    *_, last = motion_events([sentence], real_heads(tmp_path), seeds=1, configs=kinds)
+    assert set(last.data["emotion_lips"]) == set(EMOTIONS) - {"neutral"}
+    assert all(row["silence_closed"] == 1.0 for row in last.data["emotion_lips"].values())
     truth, heard = figures["phone_timed"], figures["rules"]
     assert truth["pbm_closed"] == truth["fv_labiodental"] == 1.0
     assert truth["rounding"] > 0.9

@@ -82,4 +82,7 @@ def _table(figures: dict[str, Any]) -> str:
     for kind, row in figures.get("controls", {}).items():
         lines += ["", f"controls, {kind}"]
         lines += [f"  {key:32}{value!s:>12}" for key, value in row.items()]
+    for emotion, row in figures.get("emotion_lips", {}).items():
+        lines += ["", f"lips, {emotion} in full strength"]
+        lines += [f"  {key:32}{value!s:>12}" for key, value in row.items()]
     return "\n".join(lines)

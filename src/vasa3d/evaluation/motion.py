@@ -18,7 +18,8 @@ Angles are yaw, pitch and roll in degrees at 25 frames a second. Of every kind o
 transformer; ``phone_timed`` says the true phones at their true times, over the recordings whose phones are known.
 
 Controls are told apart: error of the line of sight over targets, of the distance, how emotions are told from each
-other by their channels, and whether they grow with their strength.
+other by their channels, whether they grow with their strength, and how the lips score with each in full strength
+(``emotion_lips``).
 """
 
 from __future__ import annotations
@@ -143,9 +144,7 @@ def motion_events(
         heard = [rhythms[n] for n in chosen]
         result[name] = _figures(list(motions.values()), heard, bounds, shape)
         if known:
-            shapes = [shape_of_mesh(motions[n][0]) for n in known]
-            lips = score(shapes, DEFAULT_FPS, [sentences[n].phones for n in known])
-            result[name] |= {key: round(lips[key], 4) for key in LIP_KEYS}
+            result[name] |= _lips([motions[n][0] for n in known], [sentences[n] for n in known])
         if name == next(iter(kinds)):
             still = [[MotionLatents.rest(len(m)) for m in ms] for ms in motions.values()]
             result["held_still"] = _figures(still, rhythms, bounds, shape)
@@ -153,7 +152,26 @@ def motion_events(
     if controls:
         yield Event("controls", total, total)
         result["controls"] = {n: control_figures(sentences[0].clip, c) for n, c in kinds.items()}
+    if controls and known:
+        said, config = [sentences[n] for n in known], next(iter(kinds.values()))
+        result["emotion_lips"] = {}
+        for name in _named():
+            felt = MotionControls(emotion={name: 1.0})
+            made = [speak(one.clip, controls=felt, config=config) for one in said]
+            result["emotion_lips"][name] = _lips(made, said)
+            yield Event(name, total, total)
     yield Event("done", total, total, data=result)
+
+
+def _lips(motions: Sequence[MotionLatents], said: Sequence[Sentence]) -> dict[str, float]:
+    """How the lips of one motion of each sentence score."""
+    lips = score([shape_of_mesh(m) for m in motions], DEFAULT_FPS, [one.phones for one in said])
+    return {key: round(lips[key], 4) for key in LIP_KEYS}
+
+
+def _named() -> list[str]:
+    """Emotions but the neutral one."""
+    return sorted(set(EMOTIONS) - {"neutral"})
 
 
 def _figures(motions, rhythms, bounds, shape) -> dict[str, Any]:
@@ -296,7 +314,7 @@ def control_figures(clip: AudioClip, config: GeneratorConfig) -> dict[str, Any]:
 
 
 def _emotions(made, plain: MotionLatents) -> dict[str, Any]:
-    names = sorted(set(EMOTIONS) - {"neutral"})
+    names = _named()
     ways = [[emotion_offsets({n: s})[0][_FACE] for s in (1.0, -1.0)] for n in names]
     templates = np.stack([up - down for up, down in ways])
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
