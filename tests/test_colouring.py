@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors, solve_colors
+from vasa3d.avatar.colouring import light_of, skin_colors, solve_colors
 from vasa3d.geometry.cameras import intrinsics, look_at, project
 from vasa3d.geometry.meshes import rasterize_mesh
 from vasa3d.head import load_head
@@ -159,26 +159,6 @@ def test_both_copies_of_a_seam_vertex_have_one_colour() -> None:
     assert np.array_equal(colors[skin], colors[weld][skin])
 
 
-def test_the_mouth_is_dark_towards_the_throat_and_follows_the_light() -> None:
-    head = load_head()
-    vertices = head.data.template
-    colors, known = mouth_colors(head, vertices, 1.0)
-    assert np.array_equal(known, head.regions["teethUpper"] | head.regions["teethLower"]
-        | head.regions["gumsUpper"] | head.regions["gumsLower"] | head.regions["tongue"]
-        | head.regions["mouthCavity"])  # fmt: skip
-    assert not colors[~known].any()
-    cavity = head.regions["mouthCavity"]
-    z = vertices[cavity, 2]
-    brightness = colors[cavity].mean(1)
-    assert (
-        brightness[z < np.percentile(z, 20)].mean()
-        < 0.5 * brightness[z > np.percentile(z, 80)].mean()
-    )
-    assert colors[head.regions["teethUpper"]].max() > 0.8
-    dim, _ = mouth_colors(head, vertices, 0.5)
-    assert np.allclose(dim, 0.5 * colors, atol=1e-6)
-
-
 @pytest.mark.parametrize("level", [0.0, 0.3, 0.6, 1.0])
 def test_light_rises_with_the_brightness_of_the_skin(level: float) -> None:
     skin = np.ones((8, 8), bool)
@@ -189,18 +169,3 @@ def test_light_rises_with_the_brightness_of_the_skin(level: float) -> None:
 
 def test_light_without_skin_in_view_is_good_light() -> None:
     assert light_of(np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), bool)) == 1.0
-
-
-def test_teeth_of_the_photo_colour_both_rows_and_nothing_else() -> None:
-    head = load_head()
-    vertices = head.data.template
-    own = np.array([0.8, 0.6, 0.2], np.float32)
-    usual, _ = mouth_colors(head, vertices, 1.0)
-    colors, _ = mouth_colors(head, vertices, 1.0, own)
-    for name in ("teethUpper", "teethLower"):
-        teeth = colors[head.regions[name]]
-        assert teeth.max(0) == pytest.approx(own * teeth.max() / own.max(), rel=1e-4)
-        assert teeth.max() > 0.6
-    for name in ("tongue", "mouthCavity", "gumsUpper"):
-        only = head.regions[name] & ~head.regions["teethUpper"] & ~head.regions["teethLower"]
-        assert np.array_equal(colors[only], usual[only])

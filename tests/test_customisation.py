@@ -14,6 +14,7 @@ from vasa3d.customisation.config import CustomisationConfig, LossWeights
 from vasa3d.customisation.densification import keep
 from vasa3d.customisation.frames import GivenFrames, TrainingFrame
 from vasa3d.customisation.objective import (
+    appearance_change,
     edge_distance,
     expression_consistency,
     geometry_consistency,
@@ -23,7 +24,13 @@ from vasa3d.customisation.objective import (
     shape_change,
     sharpened,
 )
-from vasa3d.customisation.surface import face_camera, openings_of, part_colors, surface_of
+from vasa3d.customisation.surface import (
+    face_camera,
+    hidden_share,
+    openings_of,
+    part_colors,
+    surface_of,
+)
 from vasa3d.customisation.trainer import Customisation, _is_due, photo_frame
 from vasa3d.losses import SsimTarget
 from vasa3d.metrics import psnr
@@ -188,6 +195,17 @@ def test_regularisers_measure_what_they_say() -> None:
     assert residual_size(torch.full((2, 4, 14), 2.0)).item() == pytest.approx(4.0)
 
 
+def test_what_is_held_resists_change_and_nothing_else_does() -> None:
+    colors, opacities = torch.full((4, 3), 0.5), torch.full((4,), 0.5)
+    held = torch.tensor([0.0, 1.0, 2.0, 50.0])
+    assert appearance_change(colors, opacities, (colors, opacities), held) == 0.0
+    moved = (colors + 0.1).requires_grad_()
+    fainter = (opacities - 0.1).requires_grad_()
+    appearance_change(moved, fainter, (colors, opacities), held).backward()
+    assert torch.allclose(moved.grad, held[:, None] * 0.1 * 2.0 / 12.0 * torch.ones(4, 3))
+    assert torch.allclose(fainter.grad, -held * 0.1 * 2.0 / 4.0)
+
+
 def test_a_surface_off_the_mesh_costs_and_is_pulled_back() -> None:
     surface, trust = torch.full((8, 8), 0.6), torch.zeros(8, 8, dtype=torch.bool)
     trust[2:6, 2:6] = True
@@ -232,6 +250,33 @@ def test_the_mesh_says_how_open_a_face_is(avatar) -> None:
     assert trust.sum() > 500 and 0.1 < depth[trust].mean() < 3.0
 
 
+def test_lids_and_lips_hide_what_is_behind_them(avatar) -> None:
+    hidden = hidden_share(avatar)
+    assert hidden.min() >= 0.0 and hidden.max() <= 1.0
+    triangles = avatar.gaussians.triangles
+    inside = part_colors(avatar, triangles, len(hidden))
+    assert not hidden[~inside.any(1)].any()
+
+    def of(*names: str) -> np.ndarray:
+        region = np.any([avatar.head.regions[name] for name in names], axis=0)
+        return hidden[: len(triangles)][region[avatar.head.faces].all(1)[triangles]]
+
+    assert of("pupilLeft", "pupilRight").mean() < 0.2
+    assert of("gumsUpper", "gumsLower").mean() > 0.8
+    eyes = of("eyeLeft", "eyeRight")
+    assert 0.2 < (eyes > 0.8).mean() < 0.95
+
+
+def test_the_white_behind_lids_stays_white_while_the_photo_is_learned(made, animator) -> None:
+    work = begin(made, animator, steps=40, rank=0)
+    hidden = torch.from_numpy(hidden_share(made.result.avatar)) > 0.8
+    before = work.trained.colors.detach().clone()
+    for _ in work.run():
+        pass
+    change = (work.trained.colors - before).abs().amax(1).detach()
+    assert change[hidden].quantile(0.95) < 0.25 * change[~hidden].quantile(0.95)
+
+
 # Optimisation
 
 
@@ -249,6 +294,13 @@ def test_customisation_brings_the_source_view_closer_and_keeps_the_sides(made, a
     )
     assert after > before + 0.5
     assert work.avatar().vas.rank == 2
+
+
+def test_a_draft_that_needs_many_gaussians_keeps_most_of_them() -> None:
+    config = CustomisationConfig(budget=50_000)
+    assert config.for_draft(65_000) == config
+    assert config.for_draft(85_000).budget == int(0.7 * 85_000)
+    assert replace(config, budget=None).for_draft(85_000).budget is None
 
 
 def test_the_residual_is_worth_it_on_frames_never_seen(made, animator) -> None:
@@ -279,8 +331,8 @@ def begin_all(made, animator, small) -> Customisation:
     """Short work in which everything happens: pruning, splitting, residual, foreign light, discriminators."""
     frames = [replace(frame, foreign_light=True) for frame in animator.frames(3, 0)]
     config = replace(
-        CONFIG, steps=8, budget=len(small.gaussians) // 2, split_share=0.2, prior_size=32,
-        weights=LossWeights(adversarial=0.01), expression_every=3,
+        CONFIG, steps=8, budget=len(small.gaussians) // 2, split_share=0.2,
+        prior_size=32, weights=LossWeights(adversarial=0.01), expression_every=3,
     )  # fmt: skip
     photo = photo_frame(made.analysis, small, SIZE)
     given = GivenFrames(tuple(frames))
@@ -331,7 +383,7 @@ def test_a_term_of_weight_zero_is_left_out(made, animator) -> None:
     names = set()
     for event in work.run():
         names |= set(event.data["losses"])
-    assert names == {"photometric", "alpha", "movement", "shape", "residual"}
+    assert names == {"photometric", "alpha", "movement", "shape", "appearance", "residual"}
     names = set()
     for event in begin(made, animator, steps=20, base_share=0.0, prior_every=1).run():
         names |= set(event.data["losses"])

@@ -10,7 +10,7 @@ from vasa3d.customisation.densification import keep, plan, prune, seen_weight, s
 from vasa3d.customisation.trainable import Pose, TrainableAvatar
 from vasa3d.geometry.covariances import build_covariances
 from vasa3d.pipeline import turning_point
-from vasa3d.renderer import render_cloud
+from vasa3d.renderer import color_adjoint, render_cloud
 
 
 def test_pictures_hardly_change_and_hidden_gaussians_go(avatar) -> None:
@@ -33,6 +33,18 @@ def test_a_gaussian_inside_the_head_weighs_little_and_one_before_it_much(avatar)
     moved = replace(avatar.gaussians, means=means, opacities=opacities, scales=scales)
     weight = seen_weight(replace(avatar, gaussians=moved), pivot)
     assert weight[-1] < 0.1 * weight[-2] and weight[-2] > 10.0
+
+
+def test_the_same_weight_counts_for_more_where_the_picture_is_fine(avatar) -> None:
+    rng = np.random.default_rng(0)
+    plain = replace(avatar.gaussians, colors=np.full_like(avatar.gaussians.colors, 0.5))
+    patterned = replace(plain, colors=rng.uniform(0.0, 1.0, plain.colors.shape).astype(np.float32))
+    pivot = turning_point(avatar)
+    even, fine = (seen_weight(replace(avatar, gaussians=g), pivot) for g in (plain, patterned))
+    front = avatar.pose(avatar.photo_latents)
+    camera = avatar.camera.resized(384, 384)
+    shown = color_adjoint(front, camera, np.ones((384, 384, 1), np.float32))[:, 0] > 1.0
+    assert np.median(fine[shown] / even[shown]) > 2.0
 
 
 def test_keeping_keeps_binding_and_residual_in_step(avatar) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -65,6 +66,16 @@ def test_the_budget_is_used_where_the_picture_has_detail_for_it() -> None:
     noise = np.random.default_rng(1).uniform(size=(SIDE, SIDE, 3)).astype(np.float32)
     for budget in (300, 900, 2500):
         assert len(cut_cells(noise, FLAT, FLAT, budget).sizes) > 0.8 * budget
+
+
+def test_the_reserve_is_for_patterns_only_and_is_not_exceeded() -> None:
+    patterned = np.random.default_rng(1).uniform(size=(SIDE, SIDE, 3)).astype(np.float32)
+    hair = cv2.GaussianBlur(np.float32(patterned + 0.2 * picture()), (0, 0), 2.0)
+    usual, with_reserve = (cut_cells(hair, FLAT, FLAT, 500, reserve=r) for r in (0, 400))
+    assert np.array_equal(usual.centers, with_reserve.centers)
+    few = len(cut_cells(patterned, FLAT, FLAT, 300).sizes)
+    more = len(cut_cells(patterned, FLAT, FLAT, 300, reserve=400).sizes)
+    assert few <= 300 < more <= 700
 
 
 def test_only_wanted_pixels_are_covered_and_all_of_them() -> None:

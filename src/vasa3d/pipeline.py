@@ -218,6 +218,7 @@ def _customise(
     from vasa3d.customisation.trainer import Customisation, photo_frame
     from vasa3d.renderer.cuda import place_of
 
+    config = config.for_draft(len(draft.gaussians))
     yield Event("animate")
     # A model that cannot be used is told before the minutes of making frames.
     model = None

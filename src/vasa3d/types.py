@@ -119,6 +119,15 @@ class GaussianCloud:
     def __len__(self) -> int:
         return len(self.means)
 
+    def subset(self, chosen: np.ndarray) -> GaussianCloud:
+        """The Gaussians that ``chosen``, indices or (N,) bool, names."""
+        return GaussianCloud(
+            self.means[chosen],
+            self.covariances[chosen],
+            self.opacities[chosen],
+            self.colors[chosen],
+        )
+
 
 @dataclass(frozen=True)
 class HeadParams:

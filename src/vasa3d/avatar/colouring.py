@@ -1,8 +1,7 @@
 """Colours of the avatar: what the photo shows, what must be made up, and the exact solve that joins them.
 
 Skin that the photo hides takes its colour from the other side of the face where that is in view, and else from its
-surroundings by diffusion over the mesh. Teeth, gums, tongue and mouth cavity have usual colours under the photo's
-brightness, teeth those of the photo when it shows some.
+surroundings by diffusion over the mesh.
 """
 
 from __future__ import annotations
@@ -19,15 +18,6 @@ from vasa3d.head import ArkitHead
 from vasa3d.renderer import color_adjoint, render_cloud
 from vasa3d.types import F32, Camera, GaussianCloud
 
-_MOUTH_COLORS = {
-    "teethUpper": (0.94, 0.89, 0.82), "teethLower": (0.90, 0.84, 0.77), "gumsUpper": (0.66, 0.38, 0.36),
-    "gumsLower": (0.62, 0.35, 0.33), "tongue": (0.62, 0.32, 0.30), "mouthCavity": (0.16, 0.06, 0.05),
-}  # fmt: skip
-"""Usual sRGB colours in good light."""
-_TEETH = {"teethUpper": 1.0, "teethLower": 0.9}
-"""Brightness of each row of teeth beside those that a photo shows."""
-_DEPTH_SHADE = {"tongue": 0.75}
-"""How much darker the deepest parts are."""
 _EYE_SURROUND_METRES = 0.026
 _ASIDE_METRES = 0.03
 _FLAT, _STEEP = 0.4, 0.75
@@ -36,37 +26,6 @@ _INTO_EARS = 0.03
 """How freely colours spread between ears and the skin around them, 1 = as elsewhere."""
 _USUAL_SKIN_LIGHT = 0.72
 """Brightest channel of well-lit fair skin."""
-
-
-def mouth_colors(
-    head: ArkitHead, vertices: F32, photo_light: float, teeth: F32 | None = None
-) -> tuple[F32, np.ndarray]:
-    """Colours of the inner mouth, darker towards the throat.
-
-    Args:
-        head: Head model.
-        vertices: (V, 3) head in the photo's pose.
-        photo_light: Brightness of the photo, 1 = good light.
-        teeth: (3,) colour of the teeth that the photo shows, None if it shows none.
-
-    Returns:
-        (V, 3) colours and (V,) bool which vertices have one.
-    """
-    colors = np.zeros((head.num_vertices, 3), np.float32)
-    known = np.zeros(head.num_vertices, bool)
-    lips = head.regions["lipUpper"] | head.regions["lipLower"]
-    front = float(vertices[lips, 2].max())
-    for name, color in _MOUTH_COLORS.items():
-        region = head.regions[name]
-        depth = np.clip((front - vertices[region, 2] - 0.006) / 0.04, 0.0, 1.0)
-        side = np.clip(np.abs(vertices[region, 0]) / 0.03, 0.0, 1.0)
-        shade = (1.0 - _DEPTH_SHADE.get(name, 0.85) * depth) * (1.0 - 0.35 * side**2)
-        lit = np.array(color, np.float32) * np.float32(photo_light)
-        if teeth is not None and name in _TEETH:
-            lit = teeth * np.float32(_TEETH[name])
-        colors[region] = lit * shade[:, None].astype(np.float32)
-        known |= region
-    return colors, known
 
 
 def light_of(rgb: F32, skin: np.ndarray) -> float:

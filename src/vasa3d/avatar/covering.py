@@ -82,8 +82,16 @@ class LayerCoats:
     def __init__(self, scene: Scene, head_coat: Coat) -> None:
         self.scene, self.head_coat = scene, head_coat
 
-    def layer_coats(self, budget: int, lining: int, back: int, seed: int) -> Coat:
-        """Hair, clothes and shoulders: what the photo shows, a lining under it and the back, so many cells of each."""
+    def layer_coats(self, budget: int, reserve: int, lining: int, back: int, seed: int) -> Coat:
+        """Hair, clothes and shoulders: what the photo shows, a lining under it and the back.
+
+        Args:
+            budget: Cells of what the photo shows.
+            reserve: Further ones, for fine patterns.
+            lining: Cells of the lining.
+            back: Gaussians of the back.
+            seed: Of their places.
+        """
         shape = self.scene.shape
         foreground, mixed = self._without_background()
         smooth = np.asarray(cv2.GaussianBlur(foreground, (0, 0), 3.0), np.float32)
@@ -93,7 +101,7 @@ class LayerCoats:
         weight = np.where(overlap & shape.solid & ~shape.mask, 1.0, weight).astype(np.float32)
         # The matte counts as a fourth colour, so that the silhouette gets the smallest cells.
         picture = np.dstack([at_output_detail(foreground), self.scene.analysis.alpha])
-        cells = cut_cells(picture, weight, framing_importance(len(weight)), budget)
+        cells = cut_cells(picture, weight, framing_importance(len(weight)), budget, reserve=reserve)
         shapes = edge_shapes(foreground, cells)
         front = self._height_coat(
             shape, shape.front, cells, foreground, CELL_FILL, shapes, cells.coverage

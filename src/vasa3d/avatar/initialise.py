@@ -43,6 +43,7 @@ class InitConfig:
     Attributes:
         detail_budget: Cells on the face, ears and neck.
         layer_budget: Cells on hair, clothes and shoulders.
+        layer_reserve: Further cells there, for finely patterned cloth.
         lining_budget: Cells of what lies under the layer's front and closes it.
         back_budget: Cells of the layer's back.
         solve_side: Side of the picture on which the colours are solved, pixels.
@@ -51,6 +52,7 @@ class InitConfig:
 
     detail_budget: int = 11_800
     layer_budget: int = 20_000
+    layer_reserve: int = 20_000
     lining_budget: int = 5_500
     back_budget: int = 4_500
     solve_side: int = 512
@@ -75,7 +77,11 @@ def initialise(
     skin = SurfaceCoats(scene)
     surface = [skin.base_coat(config.seed), skin.detail_coat(config.detail_budget)]
     layer = LayerCoats(scene, surface[0]).layer_coats(
-        config.layer_budget, config.lining_budget, config.back_budget, config.seed
+        config.layer_budget,
+        config.layer_reserve,
+        config.lining_budget,
+        config.back_budget,
+        config.seed,
     )
     gaussians = _assemble(surface, layer)
     avatar = Avatar(

@@ -22,6 +22,8 @@ _MAX_SLOPE = 3.0
 _EDGE_STRETCH = 0.7
 _FLAT_GRADIENT = 1e-5
 """Squared gradient below which a picture counts as flat and its cells stay round."""
+_PATTERNED = 0.2
+"""Error of a cell above which a picture is patterned; hair and plain cloth stay below within a usual budget."""
 _REMAP_ROWS = 30_000
 """OpenCV maps at most 32,767 points at a time."""
 
@@ -43,7 +45,9 @@ class Cells:
     coverage: F32
 
 
-def cut_cells(image: F32, weight: F32, importance: F32, budget: int, coarsest: int = 8) -> Cells:
+def cut_cells(
+    image: F32, weight: F32, importance: F32, budget: int, coarsest: int = 8, reserve: int = 0
+) -> Cells:
     """Cut a picture into at most about ``budget`` cells of 1, 2, 4, 8 ... pixels.
 
     A cell is split while its importance-weighted squared deviation from its mean colour exceeds a threshold, which is
@@ -55,6 +59,7 @@ def cut_cells(image: F32, weight: F32, importance: F32, budget: int, coarsest: i
         importance: (S, S) float32 >= 0.
         budget: Number of cells.
         coarsest: Side of the largest cells, a power of two that divides S.
+        reserve: Number of further cells, for pictures too finely patterned for the budget, such as printed cloth.
 
     Returns:
         The cells, none without used pixels.
@@ -65,15 +70,12 @@ def cut_cells(image: F32, weight: F32, importance: F32, budget: int, coarsest: i
     errors = _cell_errors(image, weight, importance, levels)
     used = [_block_sum(weight, side) > 0.05 * side * side for side in levels]
     cells = _Quadtree(errors, used)
-    low, high = 1e-7, 1e3
-    for _ in range(16):
-        middle = float(np.sqrt(low * high))
-        if cells.count(middle) > budget:
-            low = middle
-        else:
-            high = middle
+    threshold = cells.threshold(budget)
+    if reserve > 0 and threshold > _PATTERNED:
+        threshold = max(cells.threshold(budget + reserve), _PATTERNED)
     parts = [
-        _cells_of(mask, weight, side) for mask, side in zip(cells.leaves(high), levels, strict=True)
+        _cells_of(mask, weight, side)
+        for mask, side in zip(cells.leaves(threshold), levels, strict=True)
     ]
     return Cells(
         centers=np.concatenate([p.centers for p in parts]),
@@ -157,6 +159,17 @@ class _Quadtree:
     def count(self, threshold: float) -> int:
         """Number of all leaves."""
         return sum(int(np.count_nonzero(mask)) for mask in self.leaves(threshold))
+
+    def threshold(self, budget: int) -> float:
+        """The least threshold that leaves at most about so many."""
+        low, high = 1e-7, 1e3
+        for _ in range(16):
+            middle = float(np.sqrt(low * high))
+            if self.count(middle) > budget:
+                low = middle
+            else:
+                high = middle
+        return high
 
 
 def _cells_of(mask: np.ndarray, weight: F32, side: int) -> Cells:

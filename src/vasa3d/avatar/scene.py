@@ -20,7 +20,7 @@ from vasa3d.avatar.outline import outline_offsets
 from vasa3d.avatar.sampling import (
     slanted_footprints,
 )
-from vasa3d.avatar.teeth import teeth_offsets
+from vasa3d.avatar.teeth import teeth_offsets, tongue_offsets
 from vasa3d.geometry.cameras import camera_center, facing, project, unproject
 from vasa3d.geometry.meshes import (
     face_areas,
@@ -66,6 +66,7 @@ class Scene:
         inside = outline_offsets(posed + ears, analysis.alpha, head, fit.camera, self.settled)
         self.offsets = fit.offsets + ears + inside
         self.offsets += teeth_offsets(fit.identity, self.offsets, head)
+        self.offsets += tongue_offsets(fit.identity, self.offsets, head)
         self.person: PersonalHead = head.personalised(fit.identity, self.offsets)
         self.canonical = canonical_vertices(self.person)
         self.posed = photo_vertices(self.person, fit.expression, self.mood, fit.eyes)

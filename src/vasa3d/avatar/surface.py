@@ -1,6 +1,6 @@
 """Coats on the head itself: what the photo shows of skin and teeth, and the whole head in completed colours under it.
 
-Eyeballs are painted by the distance from their axis; teeth of the photo ride on the upper jaw.
+Teeth of the photo ride on the upper jaw, lashes on the rims of the lids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from vasa3d.avatar.coats import (
     framing_importance,
     keep,
 )
-from vasa3d.avatar.colouring import light_of, mouth_colors, skin_colors
+from vasa3d.avatar.colouring import light_of, skin_colors
+from vasa3d.avatar.eyes import EYES, Eyes
+from vasa3d.avatar.mouth import mouth_colors, open_vertices
 from vasa3d.avatar.outline import FARTHEST_METRES, nearest_inside
 from vasa3d.avatar.sampling import (
     CELL_FILL,
@@ -29,7 +31,7 @@ from vasa3d.avatar.sampling import (
     edge_shapes,
     read_pixels,
 )
-from vasa3d.avatar.scene import LIDS, Scene, flat_faces, polygon
+from vasa3d.avatar.scene import LIDS, Scene, flat_faces
 from vasa3d.geometry.cameras import project, unproject
 from vasa3d.geometry.covariances import transform_covariances
 from vasa3d.geometry.meshes import (
@@ -43,16 +45,16 @@ from vasa3d.types import F32, I32
 _SPACING_METRES = {
     "face": 3.5e-3, "ears": 2.4e-3, "neck": 5e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
     "lidUpperLeft": 0.6e-3, "lidUpperRight": 0.6e-3, "lidLowerLeft": 0.8e-3, "lidLowerRight": 0.8e-3,
-    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 1.4e-3, "teethLower": 1.5e-3,
+    "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 2.2e-3, "teethLower": 2.2e-3,
     "tongue": 2.2e-3, "eyeLeft": 1.3e-3, "eyeRight": 1.3e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
     "eyeSockets": 4e-3,
 }  # fmt: skip
 """Distance between neighbouring Gaussians of the base coat, in canonical space."""
+_TEETH_SPACING_METRES = 0.8e-3
+"""The same of what teeth show to the lips: finer than the gaps between them."""
+_TEETH_FRONT = 0.3
+"""Cosine between normal and the way out of the mouth from which a face of a tooth is its front."""
 _VEIL_METRES = 0.01
-_EYE_VISIBLE_METRES = 0.006
-_MIN_SEEN = 12
-_WHITE_FROM = 1.15
-"""Distance from the axis of an eye, in radii of its iris, from which it is white."""
 _FLANK_STRETCH = 1.35
 """Of the base coat where nothing lies over it: cracks would show the dark inside."""
 _EAR_SHADE = 0.62
@@ -61,7 +63,8 @@ _BEHIND_EARS_METRES = 0.015
 _TEETH_REACH_PIXELS = 14.0
 _LASH_DARKNESS = 0.82
 """Brightness, beside that of the lid's skin, below which a cell shows lashes."""
-_EYES = ("eyeLeft", "eyeRight")
+_LASH_METRES = 0.001
+"""How far before the eyeball lashes hang."""
 
 
 class SurfaceCoats:
@@ -70,31 +73,36 @@ class SurfaceCoats:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.skin = self._skin_colors()
+        self.eyes = Eyes(scene)
 
     def detail_coat(self, budget: int) -> Coat:
-        """One Gaussian per cell of the photo on skin and inner mouth; eyes and folded skin belong to the base coat."""
-        skip = self.scene.folded | self.scene.faces_of(*_EYES)
+        """One Gaussian per cell of the photo on skin, lashes and inner mouth.
+
+        Eyeballs and folded skin belong to the base coat.
+        """
+        skip = self.scene.folded | self.scene.faces_of(*EYES)
         if self.scene.mouth_gap() < 0.015:
             skip = skip | self.scene.inner_mouth()
         wanted = self.scene.covered & ~self.scene.shown(skip) & (self.scene.grazed < 0.95)
+        wanted |= self.eyes.lashes
         rgb = self.scene.analysis.foreground
         cells = cut_cells(
             at_output_detail(rgb), wanted.astype(np.float32), self._importance(), budget
         )
         cells, (rows, cols) = self._bound_cells(cells)
         face = self.scene.face_id[rows, cols]
-        teeth, lids = self.scene.inner_mouth()[face], self.scene.faces_of(*LIDS)[face]
+        teeth, rims = self.scene.inner_mouth()[face], self.scene.faces_of(*LIDS, *EYES)[face]
         normals = np.einsum(
             "nk,nkd->nd",
             self.scene.bary[rows, cols],
             self.scene.normals[self.scene.head.faces[face]],
         ).astype(np.float32)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        depth = self.scene.depth[rows, cols]
+        depth = self.scene.depth[rows, cols] - _LASH_METRES * self.scene.faces_of(*EYES)[face]
         points = unproject(cells.centers, depth, self.scene.camera)
         # Teeth of the model are finer than the fit is sure of: those of the photo close by themselves, upright.
         normals[teeth] = -self.scene.camera.viewmat[2, :3]
-        fill = np.where(teeth | lids, np.float32(CLOSED_FILL), np.float32(CELL_FILL))
+        fill = np.where(teeth | rims, np.float32(CLOSED_FILL), np.float32(CELL_FILL))
         sigma = fill * cells.sizes * depth / self.scene.focal
         covariances = self.scene.footprints(points, normals, sigma, edge_shapes(rgb, cells))
         face, lashes = self._on_rims(face, points, cell_colors(rgb, cells))
@@ -106,18 +114,19 @@ class SurfaceCoats:
             covariances=transform_covariances(covariances, linear[:, :, :3]),
             opacities=(0.97 * (1.0 - self.scene.grazed[rows, cols])).astype(np.float32),
             colors=cell_colors(rgb, cells),
-            damping=np.where(self.scene.folded, FIRM, LOOSE)[face].astype(np.float32),
+            damping=np.where(self.scene.folded[face] & ~lashes, FIRM, LOOSE).astype(np.float32),
             triangles=face,
         )
 
     def _on_rims(self, face: I32, points: F32, colors: F32) -> tuple[I32, np.ndarray]:
         """(N,) faces that cells ride on, and (N,) bool which of them are lashes.
 
-        Dark cells of the lids are: when the eyes close they stay at the rim.
+        Dark cells of the lids and all before the eyeballs are: when the eyes close they stay at the rim.
         """
         head, scene = self.scene.head, self.scene
         usual = self.skin[head.faces[face]].mean((1, 2))
         dark = scene.faces_of(*LIDS)[face] & (colors.mean(1) < _LASH_DARKNESS * usual)
+        dark |= scene.faces_of(*EYES)[face]
         ring = np.zeros(head.num_vertices, bool)
         ring[np.concatenate(list(head.lid_rings.values()))] = True
         rims = np.flatnonzero(scene.faces_of(*LIDS) & ring[head.faces].any(1))
@@ -183,6 +192,7 @@ class SurfaceCoats:
         for name, metres in _SPACING_METRES.items():
             spacing = np.where(self.scene.faces_of(name), np.minimum(spacing, metres), spacing)
         spacing = np.where(self.scene.faces_of("skin") & ~np.isfinite(spacing), 3e-3, spacing)
+        spacing = np.where(self._teeth_fronts(), _TEETH_SPACING_METRES, spacing)
         spacing = np.where(
             self._hidden_eyeball() | self.scene.faces_of("shoulders"), np.inf, spacing
         )
@@ -199,14 +209,17 @@ class SurfaceCoats:
         step, inside = self._drawn_inside(posed)
         means += np.einsum("nij,nj->ni", self.scene.to_canonical[face][:, :, :3], step)
         posed = posed + step
-        # Folded skin and inner mouth keep their colours, whatever little of them the photo shows.
-        still = self.scene.folded | self.scene.inner_mouth()
+        colors, bare = self._base_colors(face, bary, posed)
+        # Folded skin and inner mouth keep their colours, whatever little of them the photo shows; so do the eyeballs
+        # behind lids and lashes.
+        still = (self.scene.folded | self.scene.inner_mouth())[face]
+        still |= self.scene.faces_of(*EYES)[face] & ~bare
         coat = Coat(
             means=means.astype(np.float32),
             covariances=disc_covariances(normals, sigma),
             opacities=np.full(count, 0.97, np.float32),
-            colors=self._base_colors(face, bary, posed),
-            damping=np.where(still, FIRM, LOOSE)[face].astype(np.float32),
+            colors=colors,
+            damping=np.where(still, FIRM, LOOSE).astype(np.float32),
             triangles=face,
         )
         lined = cv2.erode(self.scene.shape.rear.astype(np.uint8), np.ones((25, 25), np.uint8))
@@ -220,11 +233,24 @@ class SurfaceCoats:
         # The layer's back lies over the rear.
         return keep(coat, inside & ~self._behind_veil(posed) & ~rear)
 
+    def _teeth_fronts(self) -> np.ndarray:
+        """(F,) bool faces of teeth that look outwards from their arch."""
+        head, mesh = self.scene.head, self.scene.canonical
+        fronts = np.zeros(len(head.faces), bool)
+        for name in ("teethUpper", "teethLower"):
+            teeth, row = self.scene.faces_of(name), mesh[head.regions[name]]
+            inside = np.array([np.median(row[:, 0]), 0.0, row[:, 2].min()])
+            outward = (mesh[head.faces].mean(1) - inside) * (1.0, 0.0, 1.0)
+            outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-9)
+            facing = (face_normals(mesh, head.faces) * outward).sum(1)
+            fronts |= teeth & (facing > _TEETH_FRONT)
+        return fronts
+
     def _hidden_eyeball(self) -> np.ndarray:
         """The rear of the eyeballs never comes into view."""
         hidden = np.zeros(len(self.scene.head.faces), bool)
         centers = self.scene.canonical[self.scene.head.faces].mean(1)
-        for name in _EYES:
+        for name in EYES:
             faces = self.scene.faces_of(name)
             z = centers[faces, 2]
             middle = 0.5 * (z.min() + z.max())
@@ -253,7 +279,8 @@ class SurfaceCoats:
         veiled = read_pixels(self.scene.veiled.astype(np.uint8), pixels, nearest=True) > 0
         return veiled & (depth < shown + _VEIL_METRES)
 
-    def _base_colors(self, face: I32, bary: F32, posed: F32) -> F32:
+    def _base_colors(self, face: I32, bary: F32, posed: F32) -> tuple[F32, np.ndarray]:
+        """Colours (N, 3) of points of the head, and (N,) bool eyeball that the photo shows bare."""
         head, analysis = self.scene.head, self.scene.analysis
         colors = self.skin.copy()
         edges = np.concatenate(list(head.lid_rings.values()))
@@ -263,12 +290,14 @@ class SurfaceCoats:
         light = light_of(
             analysis.rgb, self.scene.shown(self.scene.faces_of("face")) & (analysis.alpha > 0.9)
         )
-        inner, known = mouth_colors(head, self.scene.posed, light, self._teeth_color())
+        opened = open_vertices(head, analysis.fit.identity, self.scene.offsets)
+        inner, known = mouth_colors(head, opened, light, self._teeth_color())
         colors[known] = inner[known]
         result = np.einsum("nk,nkd->nd", bary, colors[head.faces[face]])
         hidden = self._under_hair(face, posed)[:, None]
         result += hidden * (self.scene.back_colors(posed) - result)
-        return self._paint_eyes(face, posed, result.astype(np.float32))
+        result = result.astype(np.float32)
+        return result, self.eyes.paint(face, posed, result)
 
     def _under_hair(self, face: I32, posed: F32) -> np.ndarray:
         """(N,) how far points lie under hair that the photo does not show: diffusion would bring skin there.
@@ -334,85 +363,6 @@ class SurfaceCoats:
         shade = 1.0 + unseen * (_EAR_SHADE + (1.0 - _EAR_SHADE) * lit - 1.0)
         return np.where(head.regions["ears"], shade, 1.0).astype(np.float32)
 
-    def _paint_eyes(self, face: I32, posed: F32, colors: F32) -> F32:
-        """Eyeballs take the photo's own iris; what the lids hide of it is continued around the eye's axis."""
-        head = self.scene.head
-        pixels, depth = project(posed, self.scene.camera)
-        photo = read_pixels(self.scene.analysis.foreground, pixels)
-        shown = read_pixels(self.scene.depth, pixels, nearest=True)
-        matte = cv2.erode(
-            (self.scene.analysis.alpha > 0.9).astype(np.uint8), np.ones((7, 7), np.uint8)
-        )
-        clear = (np.abs(shown - depth) < _EYE_VISIBLE_METRES) & (
-            read_pixels(matte, pixels, nearest=True) > 0
-        )
-        members, seen, radii = [], [], []
-        for side in ("Left", "Right"):
-            on_eye = np.flatnonzero(self.scene.faces_of(f"eye{side}")[face])
-            opening = polygon(self._lid_outline(side), self.scene.face_id.shape)
-            opening = cv2.erode(opening, np.ones((3, 3), np.uint8))
-            within = read_pixels(opening, pixels[on_eye], nearest=True) > 0
-            iris = head.regions[f"iris{side}"] | head.regions[f"pupil{side}"]
-            ball = self.scene.posed[head.regions[f"eye{side}"]].mean(0)
-            axis = self.scene.posed[iris].mean(0) - ball
-            radius = np.linalg.norm(
-                self.scene.posed[iris] - self.scene.posed[iris].mean(0), axis=1
-            ).max()
-            local = posed[on_eye] - ball
-            along = axis / np.linalg.norm(axis)
-            away = local - (local @ along)[:, None] * along
-            members.append(on_eye)
-            seen.append(within & clear[on_eye])
-            radii.append(np.linalg.norm(away, axis=1) / radius)
-        both = [np.concatenate(parts) for parts in (members, seen, radii)]
-        for on_eye, own, r in zip(members, seen, radii, strict=True):
-            # An eye that hides behind the nose is like the other one.
-            enough = (own & (r > _WHITE_FROM)).sum() >= _MIN_SEEN
-            known = (on_eye, own, r) if enough else both
-            profile = _eye_profile(photo[known[0]], known[1], known[2])
-            colors[on_eye] = np.where(own[:, None], photo[on_eye], profile[_eye_bins(r)])
-        return colors
-
-    def _lid_outline(self, side: str) -> F32:
-        upper, lower = (self.scene.head.lid_rings[f"{lid}{side}"] for lid in ("upper", "lower"))
-        pixels, _ = project(
-            self.scene.posed[np.concatenate([upper, lower[::-1]])], self.scene.camera
-        )
-        return pixels
-
 
 def choose_cells(cells: Cells, kept: np.ndarray) -> Cells:
     return Cells(cells.centers[kept], cells.sizes[kept], cells.pixels[kept], cells.coverage[kept])
-
-
-def _eye_bins(r: np.ndarray) -> np.ndarray:
-    """Steps of ``_eye_profile`` for distances from the eye's axis."""
-    return np.clip((r * 8).astype(int), 0, 15)
-
-
-def _eye_profile(photo: F32, seen: np.ndarray, r: np.ndarray) -> F32:
-    """Colours of an eyeball from its seen part: by distance from the eye's axis, in units of the iris radius.
-
-    Args:
-        photo: (N, 3) photo colours.
-        seen: (N,) bool which of them lie between the lids.
-        r: (N,) distance from the axis.
-
-    Returns:
-        (16, 3) colours in steps of an eighth of the iris radius.
-    """
-    bins = _eye_bins(r)
-    profile = np.zeros((16, 3), np.float32)
-    sclera = np.array([0.72, 0.68, 0.66], np.float32)
-    white = seen & (r > _WHITE_FROM)
-    if white.sum() > 10:
-        sclera = np.median(photo[white], 0)
-    last = np.array([0.05, 0.04, 0.04], np.float32)
-    for b in range(16):
-        members = seen & (bins == b)
-        if members.sum() >= 4:
-            last = np.median(photo[members], 0)
-        elif b >= 10:
-            last = sclera
-        profile[b] = last
-    return profile

@@ -1,4 +1,4 @@
-"""Teeth behind the lips of the photo.
+"""Teeth behind the lips of the photo, and the tongue between them.
 
 Landmarks shape lips and say nothing of teeth, so a person with full lips would keep the mean head's teeth far behind
 them: an f could never bring lip and teeth together. Teeth, gums and tongue move with the lower lip, so that at rest it
@@ -15,6 +15,7 @@ from vasa3d.types import F32
 _MIDDLE_METRES = 0.004
 _INCISOR_METRES = 0.005
 _FARTHEST_METRES = 0.006
+_TONGUE_HEIGHT = 0.62
 _MOVED = ("teethUpper", "teethLower", "gumsUpper", "gumsLower", "tongue")
 
 
@@ -48,6 +49,24 @@ def teeth_offsets(identity: F32, offsets: F32, head: ArkitHead) -> F32:
     step = np.clip(person - usual, -_FARTHEST_METRES, _FARTHEST_METRES)
     moved = np.any([head.regions[name] for name in _MOVED], axis=0)
     return (moved[:, None] * step * np.array([0.0, 1.0, 1.0])).astype(np.float32)
+
+
+def tongue_offsets(identity: F32, offsets: F32, head: ArkitHead) -> F32:
+    """Displacements that lay the tongue down: the model's fills an open mouth up to the palate.
+
+    Args:
+        identity: (I,) identity of the person.
+        offsets: (V, 3) displacements of the person's head, metres.
+        head: Its model.
+
+    Returns:
+        (V, 3) displacements in metres, 0 off the tongue.
+    """
+    tongue = head.regions["tongue"]
+    height = head.personalised(identity, offsets).rest[tongue, 1]
+    lowered = np.zeros_like(offsets)
+    lowered[tongue, 1] = (1.0 - _TONGUE_HEIGHT) * (height.min() - height)
+    return lowered
 
 
 def _nearest(vertices: np.ndarray, rest: F32, center: float, within: float) -> np.ndarray:

@@ -5,7 +5,10 @@ Apart from what uses them, so that a draft need not load PyTorch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+_KEPT_SHARE = 0.7
+"""Share of a draft's Gaussians that is kept even beyond the budget."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class LossWeights:
         sds: Score distillation, where the user names a model (``distillation``).
         movement: Gaussians stay near where they began.
         shape: Gaussians stay about as large as they began.
+        appearance: Gaussians that hardly show keep the colour and opacity that they began with.
         residual: VAS residual stays small.
         exposure: Foreign frames' light stays near the photo's; 0 leaves their light in the frames.
         sharpening: Distance to the sharpened picture, in the last tenth.
@@ -44,6 +48,7 @@ class LossWeights:
     sds: float = 1e-3
     movement: float = 2e-3
     shape: float = 2e-3
+    appearance: float = 0.05
     residual: float = 1e-4
     exposure: float = 0.02
     sharpening: float = 0.5
@@ -106,6 +111,12 @@ class CustomisationConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     rates: LearningRates = field(default_factory=LearningRates)
     seed: int = 0
+
+    def for_draft(self, gaussians: int) -> CustomisationConfig:
+        """The same for a draft of so many Gaussians: one that needs many, for a fine pattern, needs them on."""
+        if self.budget is None:
+            return self
+        return replace(self, budget=max(self.budget, int(_KEPT_SHARE * gaussians)))
 
 
 QUALITIES: dict[str, CustomisationConfig | None] = {

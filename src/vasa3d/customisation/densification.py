@@ -9,32 +9,37 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.avatar.deformation import VasResidual
 from vasa3d.geometry.cameras import orbit, project
 from vasa3d.geometry.rotations import quat_to_matrix
-from vasa3d.renderer import color_adjoint
-from vasa3d.types import ARKIT_INDEX, F32, Camera, MotionLatents
+from vasa3d.renderer import color_adjoint, render_cloud
+from vasa3d.types import ARKIT_INDEX, F32, Camera, GaussianCloud, MotionLatents
 
 _APART = 0.7
 """a: how far the halves of a split Gaussian lie from its middle."""
 _SIDE = 384
+_DETAIL, _AROUND = 40.0, 7
+"""Weight of a pixel that differs by 1 from those in a square around it, and the side of that."""
 _YAWS_DEGREES = tuple(range(-180, 180, 30))
 _PITCHES_DEGREES = (-20.0, 0.0, 20.0)
 _SHAPES: tuple[dict[str, float], ...] = (
-    {"jawOpen": 0.9, "eyeWideLeft": 1.0, "eyeWideRight": 1.0, "browInnerUp": 0.8},
+    {"jawOpen": 0.9, "eyeWideLeft": 1.0, "eyeWideRight": 1.0, "eyeLookUpLeft": 0.9, "eyeLookUpRight": 0.9},
     {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0, "mouthPucker": 0.9},
-    {"jawOpen": 0.5, "mouthUpperUpLeft": 0.8, "mouthUpperUpRight": 0.8, "tongueOut": 0.8},
+    {"jawOpen": 0.5, "mouthUpperUpLeft": 0.8, "mouthUpperUpRight": 0.8, "eyeLookDownLeft": 1, "eyeLookDownRight": 1},
     {"eyeLookOutLeft": 0.9, "eyeLookInRight": 0.9, "mouthSmileLeft": 0.9, "mouthSmileRight": 0.9},
     {"eyeLookInLeft": 0.9, "eyeLookOutRight": 0.9, "mouthLowerDownLeft": 0.8, "mouthLowerDownRight": 0.8},
 )  # fmt: skip
 """Expressions that between them bare every part of eyes and mouth."""
 _CLOSE_UPS = (
-    ("lidUpperLeft", "lidLowerLeft", "lidUpperRight", "lidLowerRight"), ("lipUpper", "lipLower"),
+    ("lidUpperLeft", "lidLowerLeft"), ("lidUpperRight", "lidLowerRight"), ("lipUpper", "lipLower"),
 )  # fmt: skip
-"""Eyes and mouth also fill a picture of their own: small as they are, they are what people look at."""
+"""Eyes and mouth also fill pictures of their own: small as they are, they are what people look at."""
+_LOOKED_AT = 4.0
+"""How much more a pixel of those counts."""
 
 
 def seen_weight(avatar: Avatar, pivot: F32) -> F32:
@@ -45,13 +50,14 @@ def seen_weight(avatar: Avatar, pivot: F32) -> F32:
         pivot: (3,) point that the views turn around, world metres.
 
     Returns:
-        (N,) float32 blend weight summed over a picture of 384 x 384 pixels; of eyes and mouth over close-ups.
+        (N,) float32 blend weight summed over a picture of 384 x 384 pixels; of eyes and mouth over close-ups. In the
+        source view, pixels count more the finer the picture is there.
     """
     front = avatar.camera.resized(_SIDE, _SIDE)
-    cameras = [front, *(_close_up(avatar, front, part) for part in _CLOSE_UPS)]
     ones = np.ones((_SIDE, _SIDE, 1), np.float32)
-    most = np.zeros(len(avatar.gaussians), np.float32)
+    close = [(_close_up(avatar, front, part), _LOOKED_AT * ones) for part in _CLOSE_UPS]
     still = avatar.pose(avatar.photo_latents)
+    most = color_adjoint(still, front, 1.0 + _DETAIL * _fineness(still, front))[:, 0]
     for yaw in _YAWS_DEGREES:
         for pitch in _PITCHES_DEGREES:
             view = orbit(front, pivot, float(yaw), pitch)
@@ -62,10 +68,16 @@ def seen_weight(avatar: Avatar, pivot: F32) -> F32:
             latents.dyn[0, ARKIT_INDEX[name]] = value
         posed = avatar.pose(latents)
         for yaw in (-40.0, 0.0, 40.0):
-            for camera in cameras:
+            for camera, worth in [(front, ones), *close]:
                 view = orbit(camera, pivot, yaw, 0.0)
-                most = np.maximum(most, color_adjoint(posed, view, ones)[:, 0])
+                most = np.maximum(most, color_adjoint(posed, view, worth)[:, 0])
     return most
+
+
+def _fineness(cloud: GaussianCloud, camera: Camera) -> F32:
+    """(H, W, 1) how far each pixel of a picture differs from those around it."""
+    picture = render_cloud(cloud, camera, background=np.zeros(3, np.float32)).rgb
+    return np.abs(picture - cv2.blur(picture, (_AROUND, _AROUND))).mean(-1, keepdims=True)
 
 
 def _close_up(avatar: Avatar, front: Camera, part: tuple[str, ...]) -> Camera:

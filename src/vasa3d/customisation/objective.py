@@ -116,6 +116,21 @@ def shape_change(log_scales: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
     return ((log_scales - first) ** 2).mean()
 
 
+def appearance_change(
+    colors: torch.Tensor,
+    opacities: torch.Tensor,
+    first: tuple[torch.Tensor, torch.Tensor],
+    held: torch.Tensor,
+) -> torch.Tensor:
+    """Mean square change of colours (N, 3) and opacities (N,) from the first ones, by how firmly each is held (N,).
+
+    Adam takes whole steps along any slope, however small: what hardly shows, such as the white of an eye behind the
+    lid, would wander wherever that helps the last thousandth of a pixel.
+    """
+    colors_off = ((colors - first[0]) ** 2).mean(1)
+    return (held * (colors_off + (opacities - first[1]) ** 2)).mean()
+
+
 def residual_size(modes: torch.Tensor) -> torch.Tensor:
     """Mean square of the modes (R, N, 14), in units of ``RESIDUAL_UNITS``."""
     assert modes.shape[-1] == len(RESIDUAL_UNITS)

@@ -12,6 +12,7 @@ import numpy as np
 from vasa3d.avatar.avatar import Avatar
 from vasa3d.geometry.cameras import camera_center, facing, project
 from vasa3d.geometry.meshes import rasterize_mesh, vertex_normals
+from vasa3d.renderer import color_adjoint
 from vasa3d.types import F32, I32, Camera
 
 OPENINGS = (
@@ -20,6 +21,7 @@ OPENINGS = (
     ("eyeRight",),
 )
 """Regions that show through mouth and eyes; each opening is one channel of a picture."""
+_HIDDEN_SIDE = 384
 _MARGIN = 1.3
 _FINE = 2
 _FACING = 0.4
@@ -48,6 +50,26 @@ def part_colors(avatar: Avatar, triangles: I32, count: int) -> F32:
     colors = np.zeros((count, len(OPENINGS)), np.float32)
     colors[: len(triangles)] = _face_colors(avatar)[triangles]
     return colors
+
+
+def hidden_share(avatar: Avatar) -> F32:
+    """How far Gaussians of eyes and inner mouth hide behind lids and lips in the photo.
+
+    Args:
+        avatar: The avatar.
+
+    Returns:
+        (N,) float32 part of what each would show without skin before it; 0 off the openings.
+    """
+    cloud, camera = avatar.pose(avatar.photo_latents), face_camera(avatar, _HIDDEN_SIDE)
+    triangles = avatar.gaussians.triangles
+    inside = np.flatnonzero(part_colors(avatar, triangles, len(triangles)).any(1))
+    ones = np.ones((_HIDDEN_SIDE, _HIDDEN_SIDE, 1), np.float32)
+    shown = color_adjoint(cloud, camera, ones)[inside, 0]
+    bared = color_adjoint(cloud.subset(inside), camera, ones)[:, 0]
+    hidden = np.zeros(len(avatar.gaussians), np.float32)
+    hidden[inside] = 1.0 - np.minimum(shown / np.maximum(bared, 1e-6), 1.0)
+    return hidden
 
 
 def openings_of(avatar: Avatar, vertices: F32, camera: Camera) -> F32:

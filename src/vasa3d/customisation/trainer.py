@@ -28,6 +28,7 @@ from vasa3d.customisation.exposure import exposure_size
 from vasa3d.customisation.frames import FrameSynthesizer, TrainingFrame
 from vasa3d.customisation.lessons import Lesson
 from vasa3d.customisation.objective import (
+    appearance_change,
     edge_distance,
     expression_consistency,
     geometry_consistency,
@@ -39,7 +40,13 @@ from vasa3d.customisation.objective import (
 )
 from vasa3d.customisation.perceptual import load_lpips
 from vasa3d.customisation.residual import Wish, mixing_of, modes_of, wish_of
-from vasa3d.customisation.surface import face_camera, openings_of, part_colors, surface_of
+from vasa3d.customisation.surface import (
+    face_camera,
+    hidden_share,
+    openings_of,
+    part_colors,
+    surface_of,
+)
 from vasa3d.customisation.trainable import (
     COLOR,
     RESIDUAL_UNITS,
@@ -66,8 +73,10 @@ _LEAST_WEIGHT = 0.05
 _FACE_SEEN_DEGREES = 75.0
 _COVERED_METRES = 0.006
 _MIN_REACH_METRES = 3e-4
-_MEMORY = ("means", "log_scales")
+_MEMORY = ("means", "log_scales", "colors", "logits")
 """Parameters whose first values are remembered."""
+_HELD = 50.0
+"""How much more firmly than all else the inside of eyes and mouth is held where the photo does not show it."""
 
 
 def photo_frame(analysis: Analysis, avatar: Avatar, size: int) -> TrainingFrame:
@@ -116,6 +125,7 @@ class Customisation:
         self.step = 0
         parameters = self.trained.parameters
         self.first = {name: parameters[name].detach().clone() for name in _MEMORY}
+        self.first["held"] = self._tensor(1.0 + _HELD * hidden_share(draft))
         self.gain = torch.zeros(len(self.trained), device=self._place)
         self.source = np.arange(len(self.trained))
         self._photo = Lesson(draft, photo, device=device)
@@ -342,7 +352,9 @@ class Customisation:
             grown = self._tensor(np.log(scales)) - trained.log_scales[halves]
             trained.log_scales[halves] += grown
             self.first["log_scales"][halves] += grown
-            trained.logits[halves] = torch.logit(self._tensor(opacities))
+            fainter = torch.logit(self._tensor(opacities)) - trained.logits[halves]
+            trained.logits[halves] += fainter
+            self.first["logits"][halves] += fainter
 
     def _begin_residual(self) -> None:
         """Give the residual the colours that frames ask for beyond the base (``residual``)."""
@@ -399,6 +411,12 @@ class Customisation:
         reach = first["log_scales"].amax(1).exp().clamp(min=_MIN_REACH_METRES)
         terms["movement"] = weights.movement * movement(trained.means, first["means"], reach)
         terms["shape"] = weights.shape * shape_change(trained.log_scales, first["log_scales"])
+        terms["appearance"] = weights.appearance * appearance_change(
+            trained.colors,
+            trained.logits.sigmoid(),
+            (first["colors"], first["logits"].sigmoid()),
+            first["held"],
+        )
         if self.config.rank > 0:
             terms["residual"] = weights.residual * residual_size(trained.modes)
         if lesson.exposure is not None:

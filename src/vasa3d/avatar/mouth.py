@@ -1,0 +1,135 @@
+"""Colours of the inner mouth, which hardly any photo shows: usual ones, lit through the open lips.
+
+Light comes from before the face and a little above. How much of it reaches a point of teeth, gums, tongue or cavity is
+seen from where it comes from: the head with its mouth open is drawn from many sides, and what a side shows, it lights.
+So teeth get their curves and gaps, the tongue its shape, and the throat is dark.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from vasa3d.geometry.cameras import intrinsics, look_at, project
+from vasa3d.geometry.meshes import rasterize_mesh, vertex_normals
+from vasa3d.head import ArkitHead
+from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS, Camera
+
+_COLORS = {
+    "teethUpper": (0.94, 0.89, 0.82), "teethLower": (0.90, 0.84, 0.77), "gumsUpper": (0.72, 0.42, 0.40),
+    "gumsLower": (0.68, 0.39, 0.37), "tongue": (0.74, 0.41, 0.40), "mouthCavity": (0.46, 0.20, 0.18),
+}  # fmt: skip
+"""Usual sRGB colours in full light."""
+_TEETH = {"teethUpper": 1.0, "teethLower": 0.9}
+"""Brightness of each row of teeth beside those that a photo shows."""
+OPEN_MOUTH = {
+    "jawOpen": 0.45, "mouthUpperUpLeft": 0.8, "mouthUpperUpRight": 0.8,
+    "mouthLowerDownLeft": 0.6, "mouthLowerDownRight": 0.6,
+}  # fmt: skip
+"""The expression in which the inner mouth is lit."""
+_SIDES = 40
+_LEANING_UP = 0.3
+_AWAY_METRES, _WIDTH_METRES, _PICTURE_SIDE = 1.0, 0.12, 160
+_TOLERANCE_METRES = 8e-4
+_SCATTERED, _FLESH_METRES = 0.05, 0.025
+"""Part of the light that flesh scatters into every corner at the lips, and how deep it goes."""
+_GLOW, _LIT_METRES = 0.04, 0.035
+"""The same of enamel, which light goes through, and how far behind the incisors teeth still are in the light."""
+_DISPLAY_GAMMA = 2.2
+_REDDENING = (1.0, 1.15, 1.25)
+"""Powers of the shade of each channel: what light has crossed the mouth is red."""
+_PHOTO_TEETH_METRES = 0.004
+"""Around teeth that the photo shows, whose gaps are its own, the model's are smoothed over so far."""
+
+
+def open_vertices(head: ArkitHead, identity: F32, offsets: F32) -> F32:
+    """(V, 3) a person's head with the mouth open, as ``mouth_colors`` wants it.
+
+    Args:
+        head: Head model.
+        identity: (I,) of the person.
+        offsets: (V, 3) displacements of the person's head, metres.
+    """
+    expression = np.zeros(NUM_CHANNELS, np.float32)
+    for name, value in OPEN_MOUTH.items():
+        expression[ARKIT_INDEX[name]] = value
+    joints = np.zeros((len(head.joint_names), 3), np.float32)
+    person = head.personalised(identity, offsets)
+    return person.vertices(expression, joints, np.zeros(3, np.float32)).copy()
+
+
+def mouth_colors(
+    head: ArkitHead, vertices: F32, photo_light: float, teeth: F32 | None = None
+) -> tuple[F32, np.ndarray]:
+    """Colours of the inner mouth, darker towards the throat.
+
+    Args:
+        head: Head model.
+        vertices: (V, 3) a head with its mouth open; of ``open_vertices``.
+        photo_light: Brightness of the photo, 1 = good light.
+        teeth: (3,) colour of the teeth that the photo shows, None if it shows none.
+
+    Returns:
+        (V, 3) sRGB colours and (V,) bool which vertices have one.
+    """
+    known = np.any([head.regions[name] for name in _COLORS], axis=0)
+    light = np.zeros(head.num_vertices, np.float32)
+    light[known] = _light_on(head, vertices, known)
+    light /= max(float(light[head.regions["teethUpper"]].max()), 1e-6)
+    lips = head.regions["lipUpper"] | head.regions["lipLower"]
+    deep = np.maximum(vertices[lips, 2].max() - vertices[:, 2], 0.0)
+    light += _SCATTERED * np.exp(-deep / _FLESH_METRES)
+    colors = np.zeros((head.num_vertices, 3), np.float32)
+    for name, color in _COLORS.items():
+        region = head.regions[name]
+        lit = np.array(color, np.float32) * np.float32(photo_light)
+        reaching = light[region]
+        if name in _TEETH:
+            behind = vertices[region, 2].max() - vertices[region, 2]
+            reaching = reaching * np.clip(1.0 - behind / _LIT_METRES, 0.0, 1.0) + _GLOW
+        if teeth is not None and name in _TEETH:
+            lit = teeth * np.float32(_TEETH[name])
+            reaching = _smoothed(vertices[region], reaching)
+            reaching /= reaching.max()
+        powers = np.array(_REDDENING, np.float32) / _DISPLAY_GAMMA
+        colors[region] = lit * reaching.clip(0.0, 1.0)[:, None] ** powers
+    return colors, known
+
+
+def _smoothed(points: F32, values: F32) -> F32:
+    """Means of values (N,) over the points (N, 3) around each."""
+    around = KDTree(points).query_ball_point(points, _PHOTO_TEETH_METRES)
+    return np.array([values[members].mean() for members in around], np.float32)
+
+
+def _light_on(head: ArkitHead, vertices: F32, chosen: np.ndarray) -> F32:
+    """Light that reaches the chosen (V,) bool vertices; 1 for a surface that faces all of it and sees it all."""
+    lips = head.regions["lipUpper"] | head.regions["lipLower"]
+    center = vertices[lips].mean(0)
+    points = vertices[chosen]
+    normals = vertex_normals(vertices, head.weld[head.faces])[head.weld][chosen]
+    light, most = np.zeros(len(points), np.float32), 0.0
+    focal = _PICTURE_SIDE * _AWAY_METRES / _WIDTH_METRES
+    K = intrinsics(focal, _PICTURE_SIDE, _PICTURE_SIDE)
+    for side in _sides_of_light():
+        camera = Camera(
+            look_at(center + _AWAY_METRES * side, center), K, _PICTURE_SIDE, _PICTURE_SIDE
+        )
+        _, _, depth = rasterize_mesh(vertices, head.faces, camera)
+        pixels, z = project(points, camera)
+        columns, rows = np.clip(pixels.astype(int), 0, _PICTURE_SIDE - 1).T
+        nearest = depth[rows, columns]
+        reached = (nearest == 0.0) | (z < nearest + _TOLERANCE_METRES)
+        light += np.clip(normals @ side, 0.0, 1.0) * reached
+        most += float(side[2])
+    return light / np.float32(most)
+
+
+def _sides_of_light() -> F32:
+    """(K, 3) unit directions that the light comes from, spread evenly over the half before the face."""
+    step = np.arange(_SIDES) + 0.5
+    away = np.sqrt(step / _SIDES)  # even in the plane: sides before the face count most
+    turn = step * np.pi * (3.0 - np.sqrt(5.0))
+    x, y = away * np.cos(turn), away * np.sin(turn)
+    sides = np.stack([x, y + _LEANING_UP, np.sqrt(1.0 - away**2) + 1e-3], 1)
+    return (sides / np.linalg.norm(sides, axis=1, keepdims=True)).astype(np.float32)
