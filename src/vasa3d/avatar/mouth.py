@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import KDTree
 
-from vasa3d.geometry.cameras import intrinsics, look_at, project
-from vasa3d.geometry.meshes import rasterize_mesh, vertex_normals
+from vasa3d.geometry.lighting import half_sky, received_light
+from vasa3d.geometry.meshes import vertex_normals
 from vasa3d.head import ArkitHead
-from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS, Camera
+from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 
 _COLORS = {
     "teethUpper": (0.94, 0.89, 0.82), "teethLower": (0.90, 0.84, 0.77), "gumsUpper": (0.72, 0.42, 0.40),
@@ -27,10 +27,8 @@ OPEN_MOUTH = {
     "mouthLowerDownLeft": 0.6, "mouthLowerDownRight": 0.6,
 }  # fmt: skip
 """The expression in which the inner mouth is lit."""
-_SIDES = 40
-_LEANING_UP = 0.3
-_AWAY_METRES, _WIDTH_METRES, _PICTURE_SIDE = 1.0, 0.12, 160
-_TOLERANCE_METRES = 8e-4
+_SKY = half_sky((0.0, 0.3, 1.0), 40)
+_WIDTH_METRES = 0.14
 _SCATTERED, _FLESH_METRES = 0.05, 0.025
 """Part of the light that flesh scatters into every corner at the lips, and how deep it goes."""
 _GLOW, _LIT_METRES = 0.04, 0.035
@@ -74,7 +72,8 @@ def mouth_colors(
     """
     known = np.any([head.regions[name] for name in _COLORS], axis=0)
     light = np.zeros(head.num_vertices, np.float32)
-    light[known] = _light_on(head, vertices, known)
+    normals = vertex_normals(vertices, head.weld[head.faces])[head.weld]
+    light[known] = received_light(vertices, head.faces, normals, known, _SKY, _WIDTH_METRES)
     light /= max(float(light[head.regions["teethUpper"]].max()), 1e-6)
     lips = head.regions["lipUpper"] | head.regions["lipLower"]
     deep = np.maximum(vertices[lips, 2].max() - vertices[:, 2], 0.0)
@@ -100,36 +99,3 @@ def _smoothed(points: F32, values: F32) -> F32:
     """Means of values (N,) over the points (N, 3) around each."""
     around = KDTree(points).query_ball_point(points, _PHOTO_TEETH_METRES)
     return np.array([values[members].mean() for members in around], np.float32)
-
-
-def _light_on(head: ArkitHead, vertices: F32, chosen: np.ndarray) -> F32:
-    """Light that reaches the chosen (V,) bool vertices; 1 for a surface that faces all of it and sees it all."""
-    lips = head.regions["lipUpper"] | head.regions["lipLower"]
-    center = vertices[lips].mean(0)
-    points = vertices[chosen]
-    normals = vertex_normals(vertices, head.weld[head.faces])[head.weld][chosen]
-    light, most = np.zeros(len(points), np.float32), 0.0
-    focal = _PICTURE_SIDE * _AWAY_METRES / _WIDTH_METRES
-    K = intrinsics(focal, _PICTURE_SIDE, _PICTURE_SIDE)
-    for side in _sides_of_light():
-        camera = Camera(
-            look_at(center + _AWAY_METRES * side, center), K, _PICTURE_SIDE, _PICTURE_SIDE
-        )
-        _, _, depth = rasterize_mesh(vertices, head.faces, camera)
-        pixels, z = project(points, camera)
-        columns, rows = np.clip(pixels.astype(int), 0, _PICTURE_SIDE - 1).T
-        nearest = depth[rows, columns]
-        reached = (nearest == 0.0) | (z < nearest + _TOLERANCE_METRES)
-        light += np.clip(normals @ side, 0.0, 1.0) * reached
-        most += float(side[2])
-    return light / np.float32(most)
-
-
-def _sides_of_light() -> F32:
-    """(K, 3) unit directions that the light comes from, spread evenly over the half before the face."""
-    step = np.arange(_SIDES) + 0.5
-    away = np.sqrt(step / _SIDES)  # even in the plane: sides before the face count most
-    turn = step * np.pi * (3.0 - np.sqrt(5.0))
-    x, y = away * np.cos(turn), away * np.sin(turn)
-    sides = np.stack([x, y + _LEANING_UP, np.sqrt(1.0 - away**2) + 1e-3], 1)
-    return (sides / np.linalg.norm(sides, axis=1, keepdims=True)).astype(np.float32)

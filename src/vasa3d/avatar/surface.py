@@ -34,16 +34,18 @@ from vasa3d.avatar.sampling import (
 from vasa3d.avatar.scene import LIDS, Scene, flat_faces
 from vasa3d.geometry.cameras import project, unproject
 from vasa3d.geometry.covariances import transform_covariances
+from vasa3d.geometry.lighting import half_sky, received_light
 from vasa3d.geometry.meshes import (
     face_areas,
     face_normals,
     sample_surface,
     vertex_normals,
 )
+from vasa3d.head import ArkitHead
 from vasa3d.types import F32, I32
 
 _SPACING_METRES = {
-    "face": 3.5e-3, "ears": 2.4e-3, "neck": 5e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
+    "face": 3.5e-3, "ears": 1.7e-3, "neck": 5e-3, "scalp": 6e-3, "lipUpper": 0.8e-3, "lipLower": 0.8e-3,
     "lidUpperLeft": 0.6e-3, "lidUpperRight": 0.6e-3, "lidLowerLeft": 0.8e-3, "lidLowerRight": 0.8e-3,
     "mouthCavity": 5e-3, "gumsUpper": 3e-3, "gumsLower": 3e-3, "teethUpper": 2.2e-3, "teethLower": 2.2e-3,
     "tongue": 2.2e-3, "eyeLeft": 1.3e-3, "eyeRight": 1.3e-3, "irisLeft": 0.4e-3, "irisRight": 0.4e-3,
@@ -57,8 +59,10 @@ _TEETH_FRONT = 0.3
 _VEIL_METRES = 0.01
 _FLANK_STRETCH = 1.35
 """Of the base coat where nothing lies over it: cracks would show the dark inside."""
-_EAR_SHADE = 0.62
+_EAR_SHADE = 0.45
 """Brightness of an ear's hollows beside its rim."""
+_EAR_LIGHT, _EAR_SIDES, _EAR_WIDTH_METRES = (1.0, 0.3, 0.6), 32, 0.12
+"""Where the light on a left ear comes from, from how many sides, and what may stand in it."""
 _BEHIND_EARS_METRES = 0.015
 _TEETH_REACH_PIXELS = 14.0
 _LASH_DARKNESS = 0.82
@@ -354,14 +358,26 @@ class SurfaceCoats:
     def _ear_shade(self, trusted: F32) -> F32:
         """(V,) shade that gives relief to the parts of the ears whose colours are made up, 1 elsewhere."""
         head = self.scene.head
-        # An ear that was pressed to the head has lost its relief: the model's own tells it.
-        normals = vertex_normals(head.data.template, head.weld[head.faces])[head.weld]
-        outward = normals[:, 0] * np.sign(self.scene.posed[:, 0])
-        lit = np.clip(0.75 * outward + 0.4 * normals[:, 2] + 0.3 * normals[:, 1], 0.0, 1.0)
+        lit = _ear_light(head)
         pixels, _ = project(self.scene.posed, self.scene.camera)
         unseen = np.clip(1.0 - read_pixels(trusted * (1.0 - self.scene.grazed), pixels), 0.0, 1.0)
         shade = 1.0 + unseen * (_EAR_SHADE + (1.0 - _EAR_SHADE) * lit - 1.0)
         return np.where(head.regions["ears"], shade, 1.0).astype(np.float32)
+
+
+def _ear_light(head: ArkitHead) -> F32:
+    """(V,) how bright the relief of the ears is, 0 to 1.
+
+    An ear that was pressed to the head has lost its relief: the model's own tells it.
+    """
+    mesh = head.data.template
+    normals = vertex_normals(mesh, head.weld[head.faces])[head.weld]
+    ear = head.regions["ears"] & (mesh[:, 0] > 0.0)
+    light = np.zeros(head.num_vertices, np.float32)
+    sky = half_sky(_EAR_LIGHT, _EAR_SIDES)
+    light[ear] = received_light(mesh, head.faces, normals, ear, sky, _EAR_WIDTH_METRES)
+    light = np.maximum(light, light[head.mirror])
+    return np.clip(light / max(float(np.percentile(light[ear], 90)), 1e-6), 0.0, 1.0) ** 0.5
 
 
 def choose_cells(cells: Cells, kept: np.ndarray) -> Cells:
