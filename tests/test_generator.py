@@ -201,7 +201,7 @@ def test_channels_and_pose_stay_in_range(spoken: MotionLatents) -> None:
     assert np.abs(spoken.pose[:, 3:]).max() < 0.005
 
 
-def test_warming_up_leaves_nothing_to_compile(sentence: AudioClip) -> None:
+def test_warming_up_leaves_nothing_to_compile(sentence: np.ndarray) -> None:
     from vasa3d.kernels.compilation import watch_compilation
     from vasa3d.motion.generator import warm_up
 

@@ -75,6 +75,7 @@ def test_memory_of_a_stream_is_bounded(samples: np.ndarray) -> None:
         stream.push(samples[:16000])
         sizes.append(held())
     assert max(sizes[7:]) <= max(sizes[2:7]) <= 600
+    assert stream._life is not None
     assert len(stream._life._blinks._known) < 5
 
 
