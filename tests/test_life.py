@@ -6,7 +6,7 @@ import soundfile
 
 from vasa3d.errors import InputError
 from vasa3d.evaluation.lipsync import lip_gap
-from vasa3d.motion.controls import EMOTIONS, emotion_offsets
+from vasa3d.motion.controls import EMOTIONS, Emotion, emotion_offsets
 from vasa3d.motion.denoiser import BLOCK
 from vasa3d.motion.generator import GeneratorConfig, MotionControls, MotionStream, speak
 from vasa3d.motion.life import CAMERA_DISTANCE_METRES, gaze_degrees
@@ -178,6 +178,13 @@ def test_emotions_have_signs() -> None:
     smile, frown = ARKIT_INDEX["mouthSmileLeft"], ARKIT_INDEX["mouthFrownLeft"]
     sour = emotion_offsets({"happy": -1.0})[0]
     assert sour[frown] > 0.2 and sour[smile] == 0.0
+
+
+def test_a_smile_gives_way_to_the_teeth_but_not_to_lips_that_shut() -> None:
+    dyn = np.zeros((3, 52), np.float32)
+    teeth, shut = np.array([[0, 1, 1], [0, 0, 1]], np.float32)
+    Emotion({"happy": 1.0}).show(dyn, teeth, shut)
+    assert dyn[:, ARKIT_INDEX["mouthSmileLeft"]] == pytest.approx([0.5, 0.25, 0.5])
 
 
 @pytest.mark.parametrize("values", [{"distance": 3.0}, {"style": -1.0}, {"emotion": {"sad": -2.0}}])

@@ -20,7 +20,7 @@ from vasa3d.audio.features import log_mel
 from vasa3d.motion.conditions import CONDITION_SIZE
 from vasa3d.motion.denoiser import BLOCK, HEARD, STATE_SIZE
 from vasa3d.motion.diffusion import MotionSampler, SamplerConfig
-from vasa3d.motion.generator import GeneratorConfig, MotionStream
+from vasa3d.motion.generator import EMOTIONS, GeneratorConfig, MotionControls, MotionStream, speak
 from vasa3d.motion.latents import LATENT_SIZE, load_codec
 from vasa3d.motion.motion_onnx import motion_onnx
 from vasa3d.motion.speech import EncoderStream, closure_threshold, encode, load_speech_weights
@@ -28,6 +28,7 @@ from vasa3d.motion.speech_onnx import speech_onnx, state_size
 from vasa3d.motion.voice import VOICE_SIZE
 from vasa3d.server.site import SITE_FILES, site_file
 from vasa3d.server.tables import speech_tables
+from vasa3d.types import AudioClip
 from vasa3d.weights import assets_dir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,11 +176,19 @@ def test_the_page_makes_the_same_motion(tmp_path: Path, monkeypatch: pytest.Monk
     }
     assert {*motion["rules"]["drawn"], *motion["diffusion"]["drawn"]} == set("1234567") | {"11"}
     assert motion["rules"]["drawn"]["7"]
+    felt = {
+        name: speak(
+            AudioClip(samples), fps=30.0, seed=3, config=GeneratorConfig(life="rules"),
+            controls=MotionControls(emotion={name: 1.0}),
+        ).dyn.ravel().tolist()
+        for name in EMOTIONS
+    }  # fmt: skip
     expected = {
         "samples": samples.tolist(),
         "visemes": np.concatenate([part.visemes for part in heard]).ravel().tolist(),
         "closure": np.concatenate([part.closure for part in heard]).tolist(),
         "motion": motion,
+        "felt": felt,
     }
     (tmp_path / "speech.json").write_text(json.dumps(expected))
     (tmp_path / "speech.onnx").write_bytes(speech_onnx())

@@ -1,17 +1,16 @@
 /** What the page adds to any motion: an emotion, and where the eyes and the head turn. */
 
 import type { HeadData } from "./avatar";
-import { CHANNELS, EMOTIONS } from "./generated";
-import { channel, NUM_CHANNELS, type Latents } from "./motion";
+import { Emotion } from "./emotion";
+import { channel, type Latents } from "./motion";
 
-const OPENS_LIPS = ["jawOpen", "mouthUpperUp"];
 const HEAD_SHARE = 0.35;
 const EASE_SECONDS = 0.25;
 const MAX_GAZE_DEGREES = 25;
 
 export class Steering {
-  private readonly wanted = new Float32Array(NUM_CHANNELS);
-  private readonly offsets = new Float32Array(NUM_CHANNELS);
+  private wanted = new Emotion();
+  private readonly emotion = new Emotion();
   private wantedGaze: [number, number] = [0, 0];
   private readonly gaze: [number, number] = [0, 0];
 
@@ -19,21 +18,7 @@ export class Steering {
 
   /** Strength in [0, 1] by name; throws on a name that there is not. */
   setEmotion(strengths: Record<string, number>): void {
-    const offsets = new Float32Array(NUM_CHANNELS);
-    for (const [name, strength] of Object.entries(strengths)) {
-      const emotion = EMOTIONS[name];
-      if (!emotion) throw new RangeError(`there is no emotion "${name}"`);
-      for (const [part, value] of Object.entries(emotion)) {
-        // The lips belong to the words.
-        if (OPENS_LIPS.includes(part)) continue;
-        for (const [i, known] of CHANNELS.entries()) {
-          if (known === part || known === `${part}Left` || known === `${part}Right`) {
-            offsets[i]! += value * Math.min(Math.max(strength, 0), 1);
-          }
-        }
-      }
-    }
-    this.wanted.set(offsets);
+    this.wanted = new Emotion(strengths);
   }
 
   /** Turn the eyes, and the head a little: degrees to the person's left and up. */
@@ -45,10 +30,8 @@ export class Steering {
   /** Apply to a frame, `seconds` after the last. */
   apply(latents: Latents, seconds: number): void {
     const share = 1 - Math.exp(-seconds / EASE_SECONDS);
-    for (let i = 0; i < NUM_CHANNELS; i++) {
-      this.offsets[i]! += share * (this.wanted[i]! - this.offsets[i]!);
-      latents.dyn[i] = Math.min(latents.dyn[i]! + this.offsets[i]!, 1);
-    }
+    this.emotion.approach(this.wanted, share);
+    this.emotion.show(latents.dyn);
     for (const i of [0, 1] as const) this.gaze[i] += share * (this.wantedGaze[i] - this.gaze[i]);
     const [yaw, pitch] = this.gaze.map((degrees) => (degrees * Math.PI) / 180) as [number, number];
     latents.pose[0]! -= HEAD_SHARE * pitch;

@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import type { GaussianData, HeadData } from "../src/avatar";
 import { FRONT, limited, viewFrom } from "../src/camera";
-import { CHANNELS } from "../src/generated";
+import { CHANNELS, type Channel } from "../src/generated";
 import { IdleLife } from "../src/idle";
 import { channel, MotionTrack, NUM_CHANNELS, restLatents } from "../src/motion";
 import { DepthOrder } from "../src/order";
@@ -230,18 +230,49 @@ describe("steering", () => {
     expect(out.pose[0]).toBeLessThan(0);
   });
 
-  it("shows an emotion on both sides, and leaves the lips to the words", () => {
+  /** A face of some channels, with an emotion that has settled. */
+  function felt(emotion: string, parts: Partial<Record<Channel, number>> = {}) {
+    const steering = new Steering(head);
+    steering.setEmotion({ [emotion]: 1 });
+    steering.apply(restLatents(), 100);
+    const out = restLatents();
+    for (const [name, value] of Object.entries(parts)) out.dyn[channel(name as Channel)] = value;
+    steering.apply(out, 0.05);
+    return (name: Channel) => out.dyn[channel(name)]!;
+  }
+
+  it("shows an emotion on both sides, and comes to it softly", () => {
+    const get = felt("disgusted");
+    expect(get("noseSneerLeft")).toBeCloseTo(0.45);
+    expect(get("noseSneerRight")).toBe(get("noseSneerLeft"));
     const steering = new Steering(head);
     steering.setEmotion({ disgusted: 1 });
     const out = restLatents();
-    for (let i = 0; i < 100; i++) {
-      out.dyn.fill(0);
-      steering.apply(out, 0.05);
-    }
-    expect(out.dyn[channel("noseSneerLeft")]).toBeGreaterThan(0.2);
-    expect(out.dyn[channel("noseSneerRight")]).toBe(out.dyn[channel("noseSneerLeft")]);
-    expect(out.dyn[channel("mouthUpperUpLeft")]).toBe(0);
+    steering.apply(out, 0.05);
+    expect(out.dyn[channel("noseSneerLeft")]).toBeLessThan(0.1);
     expect(() => steering.setEmotion({ bored: 1 })).toThrow("bored");
+  });
+
+  it("spreads no rounded lips", () => {
+    expect(felt("happy")("mouthSmileLeft")).toBeCloseTo(0.5);
+    expect(felt("happy", { mouthPucker: 0.35 })("mouthSmileLeft")).toBeCloseTo(0.25);
+    const get = felt("happy", { mouthPucker: 0.6, mouthFunnel: 0.2 });
+    expect(get("mouthSmileLeft")).toBe(0);
+    expect(get("cheekSquintLeft")).toBeCloseTo(0.35);
+  });
+
+  it("opens no lips that are shut, at the teeth or in a pause", () => {
+    const open = { jawOpen: 0.2 };
+    expect(felt("disgusted", open)("mouthUpperUpLeft")).toBeCloseTo(0.2);
+    expect(felt("disgusted", open)("mouthClose")).toBe(0);
+    const shut = { mouthRollUpper: 0.08, mouthRollLower: 0.1 };
+    for (const closed of [{}, { ...open, ...shut }]) {
+      expect(felt("disgusted", closed)("mouthUpperUpLeft")).toBeCloseTo(0);
+      expect(felt("disgusted", closed)("mouthClose")).toBeGreaterThan(0.05);
+    }
+    const teeth = { ...open, mouthRollLower: 0.3 };
+    expect(felt("disgusted", teeth)("mouthUpperUpLeft")).toBeCloseTo(0);
+    expect(felt("disgusted", teeth)("mouthFrownLeft")).toBeCloseTo(0.1);
   });
 
   it("knows all channels", () => {

@@ -115,9 +115,12 @@ class Emotion:
             shut: (n,) contact of the lips with each other.
         """
         rounding = np.minimum(dyn[:, _ROUNDING].sum(axis=1) / _FULLY_ROUND, np.float32(1.0))
+        apart = np.float32(1.0) - shut
+        # Lips that shut take the lower one from the teeth.
+        teeth = teeth * apart
         given_way = np.maximum(rounding, _AT_TEETH * teeth)
         jaw = dyn[:, ARKIT_INDEX["jawOpen"]]
-        parted = np.minimum(jaw / _PARTED, np.float32(1.0)) * (np.float32(1.0) - shut)
+        parted = np.minimum(jaw / _PARTED, np.float32(1.0)) * apart
         dyn += self._steady + (parted * (1.0 - teeth))[:, None] * self._opening
         dyn += (1.0 - parted)[:, None] * self._closing
         dyn[:, _CORNERS] += (1.0 - given_way)[:, None] * self._corners

@@ -4,6 +4,7 @@
  */
 
 import type { Channel } from "../generated";
+import { ROLLED_AT_TEETH, ROLLED_SHUT } from "../lips";
 import { channel, NUM_CHANNELS } from "../motion";
 import type { Activity } from "./activity";
 import { SURE } from "./prosody";
@@ -182,7 +183,7 @@ function towards(row: Float32Array, names: Channel[], value: number, weight: num
 /** Lower lip to the edge of the upper teeth, which show under the raised upper lip. */
 function biteLip(row: Float32Array, weight: number): void {
   towards(row, ["jawOpen"], 0.075, weight);
-  towards(row, ["mouthRollLower"], 0.3, weight);
+  towards(row, ["mouthRollLower"], ROLLED_AT_TEETH, weight);
   towards(row, ["mouthShrugLower"], 0.12, weight);
   towards(row, sides("mouthUpperUp"), 0.24, weight);
   towards(row, ["mouthClose", ...sides("mouthLowerDown"), "mouthFunnel"], 0, weight);
@@ -197,8 +198,8 @@ function shutLips(row: Float32Array, weight: number): void {
   const open = [...sides("mouthLowerDown"), ...sides("mouthUpperUp")];
   towards(row, [...open, "mouthFunnel", "mouthShrugLower"], 0, weight);
   towards(row, ["mouthPucker"], 0.6 * row[channel("mouthPucker")], weight);
-  towards(row, ["mouthRollLower"], 0.1, weight);
-  towards(row, ["mouthRollUpper"], 0.08, weight);
+  towards(row, ["mouthRollLower"], ROLLED_SHUT.lower, weight);
+  towards(row, ["mouthRollUpper"], ROLLED_SHUT.upper, weight);
   row[channel("mouthPressLeft")] += 0.18 * weight;
   row[channel("mouthPressRight")] += 0.18 * weight;
 }
