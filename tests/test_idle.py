@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, IdleLife
+from vasa3d.motion.idle import HEAD_LIMITS_DEGREES, IdleLife, Phrases
+from vasa3d.motion.life import gaze_degrees
 from vasa3d.motion.prosody import FRAMES_AHEAD, ProsodyStream, Stress
 from vasa3d.motion.speech import VISEMES, SpeechActivity
 from vasa3d.types import ARKIT_INDEX
@@ -48,6 +49,52 @@ def test_every_blink_is_seen_at_25_frames() -> None:
     dyn, _ = IdleLife(4, 17.0, 1.0, (0.0, 0.0)).at(times, np.ones(3000))
     blink = dyn[:, ARKIT_INDEX["eyeBlinkLeft"]]
     assert all(blink[a:b].max() > 0.85 for a, b in spells(blink > 0.05)[1:-1])
+
+
+def blinks(dyn: np.ndarray) -> np.ndarray:
+    """When the lids begin to shut, seconds."""
+    shut = spells(dyn[:, ARKIT_INDEX["eyeBlinkLeft"]] > 0.02)
+    return np.array([start for start, _ in shut]) / FPS
+
+
+def test_blinks_come_with_large_jumps_of_the_gaze_and_are_no_more_for_it() -> None:
+    met, number, minutes = [], 0, 0.0
+    for seed in range(6):
+        dyn, _ = live(seed=seed, head=0.0)
+        at, gaze = blinks(dyn), np.stack(gaze_degrees(dyn), axis=1)
+        for start, stop in spells(np.abs(np.diff(gaze, axis=0)).max(axis=1) > 1e-3):
+            if np.linalg.norm(gaze[stop] - gaze[start]) > 5.0:
+                met.append(np.abs(at - start / FPS).min() < 0.25)
+        number, minutes = number + len(at), minutes + len(dyn) / FPS / 60.0
+    assert len(met) > 40
+    # By chance it would be one in eight.
+    assert 0.28 < np.mean(met) < 0.6
+    assert 15.0 < number / minutes < 20.0
+
+
+def test_a_phrase_that_ends_brings_a_blink_that_is_due_but_no_other_one() -> None:
+    times, ends = np.arange(int(120 * FPS)) / FPS, np.arange(3.0, 118.0, 4.1)
+    met = []
+    for seed in range(6):
+        still, told = (IdleLife(seed, 17.0, 1.0, (0.0, 0.0)) for _ in range(2))
+        for end in ends:
+            told.pause(end)
+        before, after = (blinks(life.at(times, np.ones(len(times)))[0]) for life in (still, told))
+        met.append([np.abs(at[:, None] - ends).min(axis=0) < 0.25 for at in (before, after)])
+        assert abs(len(after) - len(before)) <= 1
+    by_chance, by_cue = np.mean(met, axis=(0, 2))
+    assert by_chance < 0.25
+    assert 0.35 < by_cue < 0.7
+
+
+def test_phrases_end_where_the_voice_stays_away() -> None:
+    sound = bursts([0.4, 0.55, 0.7, 0.85, 1.0, 1.15, 1.3, 1.45, 1.6, 1.75, 1.9, 2.05, 2.2])
+    speaking = ProsodyStream().push(sound).speaking
+    (end,) = Phrases().ends(speaking)
+    assert 240 < end < 270
+    cut = Phrases()
+    parts = [(start, cut.ends(speaking[start : start + 37])) for start in range(0, 400, 37)]
+    assert [start + frame for start, frames in parts for frame in frames] == [end]
 
 
 @pytest.mark.parametrize(("rate", "low", "high"), [(0.0, 0, 0), (6.0, 2, 12), (40.0, 28, 52)])
@@ -118,13 +165,19 @@ def test_life_does_not_depend_on_how_time_is_cut() -> None:
     speaking = np.clip(np.sin(times), 0.0, 1.0)
     stresses = [Stress(2.0, 0.8), Stress(7.3, 0.2), Stress(11.0, 1.0)]
     whole = IdleLife(2, 17.0, 1.0, (0.0, 0.0))
+    pauses = [3.3, 6.9, 9.2, 14.0]
     whole.hear(stresses)
+    for seconds in pauses:
+        whole.pause(seconds)
     dyn, pose = whole.at(times, speaking)
     piecewise = IdleLife(2, 17.0, 1.0, (0.0, 0.0))
     parts, at = [], 0
     for size in [1, 3, 50, 1, 200, 345, 400]:
         known = [s for s in stresses if times[at] <= s.seconds < times[min(at + size, 999)]]
         piecewise.hear(known)
+        for seconds in pauses:
+            if times[at] <= seconds < times[min(at + size, 999)]:
+                piecewise.pause(seconds)
         parts.append(piecewise.at(times[at : at + size], speaking[at : at + size]))
         at += size
     np.testing.assert_allclose(np.concatenate([p[0] for p in parts]), dyn, atol=1e-6)

@@ -100,6 +100,26 @@ def test_an_interrupted_mouth_rests_within_300_ms_without_a_jump(
     assert np.abs(np.diff(dyn[:, ARKIT_INDEX["jawOpen"]]))[start - 2 : stop].max() < 0.15
 
 
+@pytest.mark.parametrize("config", KINDS)
+def test_a_stream_blinks_with_the_end_of_a_phrase(
+    samples: np.ndarray, config: GeneratorConfig
+) -> None:
+    sound = samples.copy()
+    sound[48000:] = 0.0
+    wishes = MotionControls(blink_rate=40.0)
+    with_end = 0
+    for seed in range(4):
+        lids = speak(AudioClip(sound), seed=seed, config=config, controls=wishes)
+        stream = MotionStream(seed=seed, config=config, controls=wishes)
+        parts = [stream.push(sound[i : i + 400]) for i in range(0, len(sound), 400)]
+        dyn, _ = joined([*parts, stream.flush()])
+        np.testing.assert_allclose(dyn, lids.dyn, atol=1e-4)
+        # The voice has been away for a third of a second.
+        blink = lids.channel("eyeBlinkLeft")
+        with_end += blink[83] < 0.1 and blink[84:88].max() > 0.85
+    assert with_end >= 2
+
+
 def test_interrupting_an_unheard_stream_is_harmless(samples: np.ndarray) -> None:
     stream = MotionStream(config=LIFE)
     parts = [stream.interrupt(), stream.interrupt(), stream.push(samples[:16000]), stream.flush()]

@@ -18,6 +18,10 @@ const BLINK_RATE = 17;
 const DOUBLE_BLINK_CHANCE = 0.1;
 const MIN_BLINK_GAP = 0.5;
 const BLINK_SIGMA = 0.55;
+const DUE_SECONDS = 1.5;
+const LARGE_JUMP_DEGREES = 5;
+const PHRASE = 0.7;
+const PAUSE = 0.45;
 const NOD_SECONDS = [0.22, 0.4] as const;
 /** Pitch of a full nod. */
 export const NOD_DEGREES = 3;
@@ -50,6 +54,8 @@ class Steps {
   constructor(
     private readonly draw: () => Step,
     size: number,
+    /** Takes start and change of each move. */
+    private readonly told: (seconds: number, change: number[]) => void = () => undefined,
   ) {
     this.before = this.target = new Array<number>(size).fill(0);
   }
@@ -58,6 +64,10 @@ class Steps {
   at(time: number): number[] {
     while (this.next <= time) {
       const [target, rest, move] = this.draw();
+      this.told(
+        this.next,
+        target.map((to, i) => to - this.target[i]),
+      );
       [this.before, this.target] = [this.target, target];
       [this.start, this.move] = [this.next, move];
       this.next += move + rest;
@@ -67,38 +77,79 @@ class Steps {
   }
 }
 
-/** Blinks at random times. */
+/** Blinks at random times, or somewhat earlier, with a cue. */
 export class Blinks {
   private known: { start: number; close: number; hold: number; open: number; depth: number }[] = [];
-  private next: number;
+  private cues: number[] = [];
+  private free = 0;
+  private due: number;
 
   constructor(private readonly random: Random) {
-    this.next = this.pause() * random.random();
+    this.due = this.pause() * random.random();
   }
 
-  private pause(): number {
-    const drawn = Math.exp(this.random.normal(-0.5 * BLINK_SIGMA ** 2, BLINK_SIGMA));
-    return Math.max(MIN_BLINK_GAP, (60 / BLINK_RATE) * drawn);
+  /** Something to blink with, before the frames that follow it. */
+  cue(seconds: number): void {
+    this.cues.push(seconds);
+  }
+
+  /** The eyes turn by a change in degrees: a cue, if it is large. */
+  look(seconds: number, change: number[]): void {
+    if (Math.hypot(...change) > LARGE_JUMP_DEGREES) this.cue(seconds);
   }
 
   /** Closure of the lids in [0, 1]. */
   at(time: number): number {
-    const { random } = this;
-    while (this.next <= time) {
-      const [start, hold] = [this.next, 0.042];
-      const close = random.uniform(0.05, 0.075);
-      const open = random.uniform(0.09, 0.125);
-      const depth = random.uniform(0.94, 1);
-      this.known.push({ start, close, hold, open, depth });
-      const double = random.random() < DOUBLE_BLINK_CHANCE;
-      const gap = double ? random.uniform(0.08, 0.2) : this.pause();
-      this.next = start + close + hold + open + gap;
+    for (let start = this.start(); start <= time; start = this.start()) {
+      // A cue moves a blink but adds none: the pause begins where the blink was due to end.
+      this.due += this.blink(start) - start;
     }
     this.known = this.known.filter((b) => b.start + b.close + b.hold + b.open > time);
     return this.known.reduce(
       (most, b) => Math.max(most, b.depth * bump(time - b.start, b.close, b.hold, b.open)),
       0,
     );
+  }
+
+  /** When the next blink comes, for all that is known. */
+  private start(): number {
+    const since = Math.max(this.free, this.due - DUE_SECONDS);
+    this.cues = this.cues.filter((cue) => cue >= since);
+    return Math.min(this.due, ...this.cues);
+  }
+
+  /** Draw a blink, or several in a row; when the next one would be due. */
+  private blink(start: number): number {
+    const { random } = this;
+    const hold = 0.042;
+    const close = random.uniform(0.05, 0.075);
+    const open = random.uniform(0.09, 0.125);
+    const depth = random.uniform(0.94, 1);
+    this.known.push({ start, close, hold, open, depth });
+    const end = start + close + hold + open;
+    if (random.random() < DOUBLE_BLINK_CHANCE) return this.blink(end + random.uniform(0.08, 0.2));
+    this.free = end + MIN_BLINK_GAP;
+    return end + this.pause();
+  }
+
+  private pause(): number {
+    const drawn = Math.exp(this.random.normal(-0.5 * BLINK_SIGMA ** 2, BLINK_SIGMA));
+    return Math.max(MIN_BLINK_GAP, (60 / BLINK_RATE) * drawn);
+  }
+}
+
+/** Finds where phrases end. */
+export class Phrases {
+  private speaking = false;
+
+  /** Frames, counted from the first of some values of who speaks, in which a phrase has ended. */
+  ends(speaking: Float32Array): number[] {
+    const found: number[] = [];
+    for (const [frame, share] of speaking.entries()) {
+      if (this.speaking && share < PAUSE) found.push(frame);
+      this.speaking = share > (this.speaking ? PAUSE : PHRASE);
+    }
+    return found;
   }
 }
 
@@ -171,8 +222,9 @@ function drawMood(random: Random): Step {
 export class Gaze {
   private readonly jumps: Steps;
 
-  constructor(random: Random) {
-    this.jumps = new Steps(() => drawGaze(random), 2);
+  /** @param told Takes start and change in degrees of each jump. */
+  constructor(random: Random, told: (seconds: number, change: number[]) => void) {
+    this.jumps = new Steps(() => drawGaze(random), 2, told);
   }
 
   /** Write the channels of the eyes; `head` is yaw to the person's left and pitch down, in degrees. */
@@ -222,7 +274,7 @@ export class IdleLife {
     };
     this.head = steps(2, drawHead, 3);
     this.sway = steps(3, drawSway, 3);
-    this.gaze = new Gaze(part(4));
+    this.gaze = new Gaze(part(4), (...jump) => this.blinks.look(...jump));
     this.mood = steps(5, drawMood, 4);
     this.breath = new Steps(breathing(part(6)), 1);
     this.accents = new Accents(part(7));
@@ -236,6 +288,11 @@ export class IdleLife {
   /** Stressed syllables, in order of time, before the frames that follow them. */
   hear(stresses: Stress[]): void {
     this.accents.hear(stresses);
+  }
+
+  /** A phrase has ended, before the frames that follow. */
+  pause(seconds: number): void {
+    this.blinks.cue(seconds);
   }
 
   /** The face at a time, in seconds; times may only grow. `speaking` is in [0, 1]. */

@@ -1,7 +1,7 @@
 /** Speech in the page: parts that need nothing of the Python package. */
 
 import { describe, expect, it } from "vitest";
-import { IdleLife } from "../src/idle";
+import { IdleLife, Phrases } from "../src/idle";
 import { channel, restLatents } from "../src/motion";
 import { SeededRandom } from "../src/random";
 import { concatenate, silence, tail } from "../src/speech/activity";
@@ -125,6 +125,25 @@ describe("life", () => {
       seldom.sample(n / 100, 0.5, b);
       expect([...a.dyn, ...a.pose]).toEqual([...b.dyn, ...b.pose]);
     }
+  });
+
+  it("blinks with the end of a phrase if a blink is due", () => {
+    const speaking = Float32Array.from({ length: 100 }, (_, t) => (t < 40 ? 0.9 : 0.905 - t / 100));
+    expect(new Phrases().ends(speaking)).toEqual([46]);
+    const lids = (life: IdleLife, seconds: number) => {
+      const out = restLatents();
+      life.sample(seconds, 0, out);
+      return out.dyn[channel("eyeBlinkLeft")];
+    };
+    let met = 0;
+    for (let seed = 0; seed < 100; seed++) {
+      const life = IdleLife.seeded(seed);
+      life.pause(20);
+      for (let n = 0; n < 1000; n++) lids(life, n / 50);
+      if (lids(life, 20) === 0 && lids(life, 20.08) > 0.9) met++;
+    }
+    expect(met).toBeGreaterThan(15);
+    expect(met).toBeLessThan(50);
   });
 
   it("draws numbers of the right spread", () => {

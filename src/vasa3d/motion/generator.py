@@ -25,7 +25,7 @@ from vasa3d.motion import coarticulation
 from vasa3d.motion.controls import EMOTIONS, Emotion, MotionControls
 from vasa3d.motion.denoiser import BLOCK, load_denoiser_weights
 from vasa3d.motion.diffusion import SamplerConfig
-from vasa3d.motion.idle import IdleLife
+from vasa3d.motion.idle import IdleLife, Phrases
 from vasa3d.motion.life import CAMERA_DISTANCE_METRES, SPOKEN, GeneratedLife
 from vasa3d.motion.pretrained import PretrainedVoice
 from vasa3d.motion.prosody import FRAMES_AHEAD, ProsodyStream, Stress
@@ -192,6 +192,8 @@ class MotionStream:
         self._start = frame
         self._samples_in = 0
         self._prosody = ProsodyStream()
+        self._phrases = Phrases()
+        self._heard = frame
         self._listener = VoiceStream()
         self._context = _silence(coarticulation.FRAMES_BEHIND)
 
@@ -259,6 +261,11 @@ class MotionStream:
         rhythm = self._prosody.push(activity)
         late = self._start / FRAME_RATE + _STRESS_SECONDS
         stresses = [Stress(s.seconds + late, s.strength) for s in rhythm.stresses]
+        life = self._idle or self._life
+        assert life is not None
+        for frame in self._phrases.ends(rhythm.speaking * rhythm.belief):
+            life.pause((self._heard + frame) / FRAME_RATE)
+        self._heard += len(activity)
         if self._idle is not None:
             self._idle.hear(stresses)
         else:

@@ -9,7 +9,8 @@ Sizes come from recordings: twelve head motion takes (LivePortrait templates: ya
 spread 1.0, 2.3, 0.95 degrees at rms speeds of 5, 8.5, 4 degrees a second in the longest take of a
 talking person; 0.2-0.6, 0.5-1.3, 0.1-0.4 where nothing is said) and two iPhone takes (blinks
 above one half for 60-170 ms; lids follow the gaze). Blinks come 17 a minute, lids shut in a third
-of the time that they need to open.
+of the time that they need to open. People blink as they look elsewhere and where a phrase ends: such
+a cue brings a blink that is due soon forward, and the next ones are due when they would have been.
 """
 
 from __future__ import annotations
@@ -37,20 +38,35 @@ _BROW_SECONDS = (0.14, 0.45)
 _BROW_CHANCE = 0.45
 _DOUBLE_BLINK_CHANCE = 0.1
 _MIN_BLINK_GAP = 0.5
+_DUE_SECONDS = 1.5
+"""How much earlier a cue may bring a blink."""
+_LARGE_JUMP_DEGREES = 5.0
+_PHRASE, _PAUSE = 0.7, 0.45
+"""Who speaks, smoothed: above the first within a phrase, from there below the second at its end, a third of a second
+after the last sound."""
 _SACCADE_SECONDS = 0.04
 _EYE_LIMIT_DEGREES = 25.0
 _HEAD_COMPENSATION = 0.85
 
 
 class _Steps:
-    """A quantity that rests on random targets and moves between them; ``draw`` gives (target,
-    rest, move) in seconds.
+    """A quantity that rests on random targets and moves between them.
+
+    Args:
+        draw: Gives target, rest and move, both in seconds.
+        rng: To draw from.
+        size: Of a target.
+        told: Takes start and change of each move.
     """
 
     def __init__(
-        self, draw: Callable[[np.random.Generator], tuple[np.ndarray, float, float]], rng, size: int
+        self,
+        draw: Callable[[np.random.Generator], tuple[np.ndarray, float, float]],
+        rng,
+        size: int,
+        told: Callable[[float, np.ndarray], None] | None = None,
     ) -> None:
-        self._draw, self._rng = draw, rng
+        self._draw, self._rng, self._told = draw, rng, told
         self._starts, self._moves = np.array([-1.0]), np.array([1e-3])
         self._targets = np.zeros((1, size))
         self._next = 0.0
@@ -59,6 +75,8 @@ class _Steps:
         """(n, size) value at increasing times in seconds."""
         while self._next <= times[-1]:
             target, rest, move = self._draw(self._rng)
+            if self._told is not None:
+                self._told(self._next, target - self._targets[-1])
             self._starts = np.append(self._starts, self._next)
             self._moves = np.append(self._moves, move)
             self._targets = np.concatenate([self._targets, target[None]])
@@ -87,12 +105,51 @@ class _Blink:
 
 
 class Blinks:
-    """Blinks at random times around ``rate`` a minute."""
+    """Blinks at random times around ``rate`` a minute, or up to ``_DUE_SECONDS`` earlier, with a cue."""
 
     def __init__(self, rate: float, rng: np.random.Generator) -> None:
         self._rate, self._rng = rate, rng
         self._known: list[_Blink] = []
-        self._next = self._pause() * rng.random() if rate > 0 else np.inf
+        self._cues: list[float] = []
+        self._free = 0.0
+        self._due = self._pause() * rng.random() if rate > 0 else np.inf
+
+    def cue(self, seconds: float) -> None:
+        """Something to blink with, before the frames that follow it."""
+        self._cues.append(seconds)
+
+    def look(self, seconds: float, change: np.ndarray) -> None:
+        """The eyes turn by a change (yaw, pitch) in degrees: a cue, if it is large."""
+        if np.hypot(*change) > _LARGE_JUMP_DEGREES:
+            self.cue(seconds)
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """(n,) closure of the lids in [0, 1]."""
+        while (start := self._start()) <= times[-1]:
+            # A cue moves a blink but adds none: the pause begins where the blink was due to end.
+            self._due += self._blink(start) - start
+        value = np.zeros(len(times))
+        for b in self._known:
+            add_bump(value, times, b.start, b.depth, b.close, b.hold, b.open)
+        self._known = [b for b in self._known if b.end > times[0]]
+        return value
+
+    def _start(self) -> float:
+        """When the next blink comes, for all that is known."""
+        since = max(self._free, self._due - _DUE_SECONDS)
+        self._cues = [cue for cue in self._cues if cue >= since]
+        return min([self._due, *self._cues])
+
+    def _blink(self, start: float) -> float:
+        """Draw a blink, or several in a row; when the next one would be due."""
+        rng = self._rng
+        close, hold, opening = rng.uniform(0.05, 0.075), 0.042, rng.uniform(0.09, 0.125)
+        blink = _Blink(start, close, hold, opening, rng.uniform(0.94, 1.0))
+        self._known.append(blink)
+        if rng.random() < _DOUBLE_BLINK_CHANCE:
+            return self._blink(blink.end + rng.uniform(0.08, 0.2))
+        self._free = blink.end + _MIN_BLINK_GAP
+        return blink.end + self._pause()
 
     def _pause(self) -> float:
         mean = 60.0 / self._rate
@@ -100,21 +157,21 @@ class Blinks:
         drawn = mean * float(np.exp(self._rng.normal(-0.5 * sigma**2, sigma)))
         return max(_MIN_BLINK_GAP, drawn)
 
-    def at(self, times: np.ndarray) -> np.ndarray:
-        """(n,) closure of the lids in [0, 1]."""
-        rng = self._rng
-        while self._next <= times[-1]:
-            close, hold, opening = rng.uniform(0.05, 0.075), 0.042, rng.uniform(0.09, 0.125)
-            blink = _Blink(self._next, close, hold, opening, rng.uniform(0.94, 1.0))
-            self._known.append(blink)
-            double = rng.random() < _DOUBLE_BLINK_CHANCE
-            gap = rng.uniform(0.08, 0.2) if double else self._pause()
-            self._next = blink.end + gap
-        value = np.zeros(len(times))
-        for b in self._known:
-            add_bump(value, times, b.start, b.depth, b.close, b.hold, b.open)
-        self._known = [b for b in self._known if b.end > times[0]]
-        return value
+
+class Phrases:
+    """Finds where phrases end; where does not depend on how the frames were cut."""
+
+    def __init__(self) -> None:
+        self._speaking = False
+
+    def ends(self, speaking: F32) -> list[int]:
+        """Frames, counted from the first of (n,) values of who speaks, in which a phrase has ended."""
+        found = []
+        for frame, share in enumerate(speaking.tolist()):
+            if self._speaking and share < _PAUSE:
+                found.append(frame)
+            self._speaking = share > (_PAUSE if self._speaking else _PHRASE)
+        return found
 
 
 def _draw_head(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
@@ -158,11 +215,17 @@ class Gaze:
     Args:
         target: Yaw to the person's left and pitch up, degrees.
         rng: Of the jumps.
+        told: Takes start and change in degrees of each jump.
     """
 
-    def __init__(self, target: tuple[float, float], rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        target: tuple[float, float],
+        rng: np.random.Generator,
+        told: Callable[[float, np.ndarray], None],
+    ) -> None:
         self._target = np.array(target)
-        self._jumps = _Steps(_draw_gaze, rng, 2)
+        self._jumps = _Steps(_draw_gaze, rng, 2, told)
 
     def write(self, dyn: F32, times: np.ndarray, head_degrees: np.ndarray) -> None:
         """Channels of the eyes at increasing times, in place; lids follow on the head model.
@@ -240,7 +303,7 @@ class IdleLife:
         self._blinks = Blinks(blink_rate, rng(1))
         self._head = _Steps(_draw_head, rng(2), 3)
         self._sway = _Steps(_draw_sway, rng(3), 3)
-        self._gaze = Gaze(gaze_degrees, rng(4))
+        self._gaze = Gaze(gaze_degrees, rng(4), self._blinks.look)
         self._mood = _Steps(_draw_mood, rng(5), 4)
         self._breath = _Breath(rng(6))
         self._accents = Accents(rng(7))
@@ -248,6 +311,10 @@ class IdleLife:
     def hear(self, stresses: list[Stress]) -> None:
         """Stressed syllables, in order of time, before the frames that follow them."""
         self._accents.hear(stresses)
+
+    def pause(self, seconds: float) -> None:
+        """A phrase has ended, before the frames that follow."""
+        self._blinks.cue(seconds)
 
     def at(self, times: np.ndarray, speaking: np.ndarray) -> tuple[F32, F32]:
         """The face at increasing times; each call continues after the last.

@@ -1,10 +1,10 @@
 """The life of a face as the diffusion transformer draws it, sampled at any frame rate.
 
 The transformer gives code and pose 25 times a second. The code is decoded to expression channels. Three
-things are events, drawn on their own (``motion/idle.py``): blinks, of which so many come a minute as the user asks;
-jumps of the gaze about its target, which the eyes hold while the head moves; and small nods and raised brows on
-stressed syllables, on top of what the transformer does. What the head does is told about its
-own mean of the last ``SETTLING_SECONDS``, so that it stays about the portrait's pose for hours.
+things are events, drawn on their own (``motion/idle.py``): blinks, of which so many come a minute as the user asks,
+often with large jumps of the gaze and ends of phrases; jumps of the gaze about its target, which the eyes hold while the
+head moves; and small nods and raised brows on stressed syllables, on top of what the transformer does. What the head does is
+told about its own mean of the last ``SETTLING_SECONDS``, so that it stays about the portrait's pose for hours.
 
 At other rates than 25 a second, values between frames are those of Catmull and Rom's cubics for the pose, straight
 lines for expression.
@@ -86,7 +86,7 @@ class GeneratedLife:
         condition = condition_vector(gaze, distance, emotion or {}, style)
         self._sampler = MotionSampler(seed, condition, config, weights)
         self._blinks = Blinks(blink_rate, np.random.default_rng([seed, 1]))
-        self._gaze = Gaze(gaze, np.random.default_rng([seed, 4]))
+        self._gaze = Gaze(gaze, np.random.default_rng([seed, 4]), self._blinks.look)
         self._accents = Accents(np.random.default_rng([seed, 7]))
         self._codec = load_codec()
         self._mean = np.zeros(6, np.float32)
@@ -103,6 +103,10 @@ class GeneratedLife:
     def stress(self, stresses: list[Stress]) -> None:
         """Take stressed syllables, before the frames that follow them."""
         self._accents.hear(stresses)
+
+    def pause(self, seconds: float) -> None:
+        """A phrase has ended, before the frames that follow."""
+        self._blinks.cue(seconds)
 
     def frames_ready(self, fps: float) -> int:
         """How many frames from the start can be given."""

@@ -3,6 +3,7 @@
  * shows the face at t / fps seconds of the sound.
  */
 
+import { Phrases } from "../idle";
 import { NUM_CHANNELS, restLatents } from "../motion";
 import { concatenate, joined, silence, tail, type Activity } from "./activity";
 import { decided, mouth } from "./coarticulation";
@@ -27,6 +28,8 @@ export interface Motion {
 export class MotionStream {
   private readonly encoder: EncoderStream;
   private readonly prosody = new ProsodyStream();
+  private readonly phrases = new Phrases();
+  private heard = 0;
   private context = silence(FRAMES_BEHIND);
   /** Rows of 10 ms from frame `first` on, of the mouth and of the voice, which is known earlier. */
   private mouth: Float32Array = new Float32Array(0);
@@ -75,6 +78,11 @@ export class MotionStream {
     const prosody = this.prosody.push(activity);
     const { speaking, belief, certainty, stresses } = prosody;
     for (const stress of stresses) stress.seconds += STRESS_SECONDS;
+    const said = speaking.map((share, t) => share * belief[t]);
+    for (const frame of this.phrases.ends(said)) {
+      this.life.pause((this.heard + frame) / FRAME_RATE);
+    }
+    this.heard += speaking.length;
     await this.life.hear(activity, prosody);
     this.context = concatenate(this.context, decided(activity, certainty));
     const { channels } = mouth(this.context, this.speech.threshold);

@@ -16,6 +16,8 @@ export interface Life {
   /** The sound is over. */
   end(): void;
   hear(activity: Activity, prosody: Prosody): Promise<void>;
+  /** A phrase has ended, before the frames that follow. */
+  pause(seconds: number): void;
   /** How many frames from the start can be composed. */
   framesReady(fps: number): number;
   /**
@@ -47,6 +49,10 @@ export class RuledLife implements Life {
 
   async hear(_activity: Activity, { stresses }: Prosody): Promise<void> {
     this.idle.hear(stresses);
+  }
+
+  pause(seconds: number): void {
+    this.idle.pause(seconds);
   }
 
   framesReady(): number {
@@ -106,7 +112,7 @@ export class GeneratedLife implements Life {
   ) {
     this.sampler = new MotionSampler(network, part(11));
     this.blinks = new Blinks(part(1));
-    this.gaze = new Gaze(part(4));
+    this.gaze = new Gaze(part(4), (...jump) => this.blinks.look(...jump));
     this.accents = new Accents(part(7));
   }
 
@@ -122,6 +128,10 @@ export class GeneratedLife implements Life {
     this.accents.hear(prosody.stresses);
     const drawn = await this.sampler.push(this.voice.push(activity, prosody));
     this.faces.push(...drawn.map((face) => this.settled(face)));
+  }
+
+  pause(seconds: number): void {
+    this.blinks.cue(seconds);
   }
 
   framesReady(fps: number): number {
