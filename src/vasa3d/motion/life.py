@@ -2,9 +2,10 @@
 
 The transformer gives code and pose 25 times a second. The code is decoded to expression channels. Three
 things are events, drawn on their own (``motion/idle.py``): blinks, of which so many come a minute as the user asks,
-often with large jumps of the gaze and ends of phrases; jumps of the gaze about its target, which the eyes hold while the
-head moves; and small nods and raised brows on stressed syllables, on top of what the transformer does. What the head does is
-told about its own mean of the last ``SETTLING_SECONDS``, so that it stays about the portrait's pose for hours.
+often with large jumps of the gaze and ends of phrases; jumps of the gaze about its target, which the eyes hold
+while the head moves; and small nods and raised brows on stressed syllables, on top of what the transformer does. What
+the head does is told about its own mean of the last ``SETTLING_SECONDS``, so that it stays about the portrait's pose
+for hours.
 
 At other rates than 25 a second, values between frames are those of Catmull and Rom's cubics for the pose, straight
 lines for expression.
