@@ -10,7 +10,6 @@ import skimage.data
 
 from vasa3d.avatar.avatar import Avatar, photo_vertices
 from vasa3d.errors import InputError, VasaError
-from vasa3d.evaluation.alignment import similarity
 from vasa3d.evaluation.comparison import (
     MEASURES,
     Scores,
@@ -24,13 +23,14 @@ from vasa3d.evaluation.comparison import (
     sheet_row,
 )
 from vasa3d.evaluation.novel_view import _registered, _shown_before
-from vasa3d.evaluation.pair import aligned
 from vasa3d.evaluation.reenactment import Portrayed, reenact_events
 from vasa3d.evaluation.scan import View, draw_scan, load_scan
+from vasa3d.geometry.alignment import similarity
 from vasa3d.geometry.cameras import intrinsics, look_at, orbit
 from vasa3d.geometry.meshes import rasterize_mesh
 from vasa3d.geometry.rotations import axis_angle_to_matrix
 from vasa3d.pipeline import render, resolve_background
+from vasa3d.portrait.alignment import aligned
 from vasa3d.types import ARKIT_INDEX, F32, Camera, Frame, MotionLatents
 from vasa3d.video import write_video
 

@@ -143,6 +143,31 @@ def pronunciation(
 
 
 @app.command()
+def creases(
+    data: DataFolder,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Asset to write; its manifest lies beside it.")
+    ] = Path("creases.safetensors"),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn how smiles fold the skin from pairs of photos, neutral and smiling; takes a few minutes.
+
+    DIR holds portraits/london-pairs. Nothing of it is random.
+
+    \b
+    Examples:
+      vasa3d train creases --data DIR -o creases.safetensors
+    """
+    from vasa3d.training.creases import train_creases
+
+    reporter = Reporter(as_json)
+    target = _asset_path(output, force)
+    figures = reporter.follow(train_creases(data, target), "creases")
+    reporter.finish({"output": str(target), **figures}, _sentence(target, figures))
+
+
+@app.command()
 def latent(
     data: DataFolder,
     output: Annotated[

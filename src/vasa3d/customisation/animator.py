@@ -3,6 +3,7 @@
 The fitted head is posed anew and every pixel of it looked up in the photo, so frames stay photographic. Light stays
 where it was while the head moves under it: with E(n) the light of second-order spherical harmonics (Ramamoorthi and
 Hanrahan 2001) fitted to the photo's skin, a point whose normal turns from n to n' becomes E(n') / E(n) times as bright.
+Smiles fold the skin, which the mesh is too smooth for: their usual shading lies over it (``creases``).
 Confidence is high where the photo saw the point well, and zero for what it did not see: closed lids, the inner mouth,
 the far side, and whatever hair or clothes cover.
 """
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 
 from vasa3d.avatar.avatar import Avatar
+from vasa3d.customisation.creases import load_creases, smile_at
 from vasa3d.customisation.frames import TrainingFrame
 from vasa3d.geometry.cameras import camera_center, facing, project
 from vasa3d.geometry.meshes import face_areas, rasterize_mesh, vertex_normals
@@ -52,9 +54,12 @@ class PhotoAnimator:
         analysis: The portrait.
         avatar: Its draft.
         size: Side of the frames in pixels.
+        creased: Whether smiles fold the skin (``creases``).
     """
 
-    def __init__(self, analysis: Analysis, avatar: Avatar, size: int) -> None:
+    def __init__(
+        self, analysis: Analysis, avatar: Avatar, size: int, *, creased: bool = True
+    ) -> None:
         self._avatar, self._size = avatar, size
         self._photo = analysis.foreground
         head, window = avatar.head, analysis.fit.camera
@@ -74,6 +79,9 @@ class PhotoAnimator:
         )
         self._areas = face_areas(self._vertices, head.faces)
         self._light = _fit_light(self._photo, self._pixels, self._normals, self._seen)
+        self._rest = avatar.canonical_vertices
+        self._smiled = smile_at(avatar.photo_latents.dyn[0], self._rest)
+        self._creases = load_creases(head.num_vertices) if creased else None
 
     def frames(self, count: int, seed: int) -> Iterator[TrainingFrame]:
         """Frames of random expressions and poses; see ``FrameSynthesizer``."""
@@ -105,6 +113,9 @@ class PhotoAnimator:
         bright = np.clip(
             _light_on(normals, self._light) / _light_on(self._normals, self._light), *_RELIGHT_RANGE
         )
+        if self._creases is not None:
+            smiling = smile_at(latents.dyn[0], self._rest) - self._smiled
+            bright = bright * np.exp(self._creases * smiling)
         rgb = _remap(self._photo, source) * over(bright[:, None].astype(np.float32))
         turned = facing(vertices, normals, camera_center(camera))
         shown = self._seen * np.clip(turned / 0.3, 0.0, 1.0)

@@ -24,10 +24,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vasa3d.errors import FaceError
 from vasa3d.evaluation.readback import PictureReader
 from vasa3d.metrics import landmark_distance, psnr, ssim
-from vasa3d.portrait.detection import LandmarkTracker, detect_faces
 from vasa3d.portrait.fitting import NUM_MESH_LANDMARKS, face_width
 from vasa3d.portrait.matte import estimate_matte
 from vasa3d.portrait.posefit import lip_opening, opening
@@ -39,7 +37,6 @@ MEASURES = (
     "psnr", "psnr_face", "l1", "ssim", "landmark_distance", "aperture_correlation", "blinks_kept",
 )  # fmt: skip
 _DIGITS = {"psnr": 2, "psnr_face": 2, "l1": 4, "ssim": 4, "landmark_distance": 4}
-_MAX_FACES = 8
 _BLINK_OPENING = 0.6
 _BLINK_SECONDS = 0.5
 _BLINK_TOLERANCE_SECONDS = 0.08
@@ -121,23 +118,6 @@ class Scores:
 
     def _note(self, name: str, value: float) -> None:
         self.values.setdefault(name, []).append(value)
-
-
-def face_landmarks(rgb: U8) -> F32:
-    """(478, 3) landmarks of the largest face.
-
-    Raises:
-        FaceError: There is none.
-    """
-    tracker = LandmarkTracker()
-    try:
-        tried = [tracker(rgb, face) for face in detect_faces(rgb)[:_MAX_FACES]]
-    finally:
-        tracker.close()
-    found = [points for points in tried if points is not None]
-    if not found:
-        raise FaceError("no face found in the picture.", hint="use a picture of one face, well lit")
-    return max(found, key=face_width)
 
 
 def face_region(landmarks: F32, side: int) -> np.ndarray:

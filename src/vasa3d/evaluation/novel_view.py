@@ -17,15 +17,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from vasa3d.avatar.avatar import Avatar, photo_vertices
-from vasa3d.evaluation.alignment import similarity
-from vasa3d.evaluation.comparison import SIDE, face_landmarks, face_region, sheet_row
+from vasa3d.evaluation.comparison import SIDE, face_region, sheet_row
 from vasa3d.evaluation.readback import EYE_OUTER, EYE_OUTER_METRES
 from vasa3d.evaluation.reenactment import Portrayed, last_result, portray_events
 from vasa3d.evaluation.scan import Scan, View, draw_scan
+from vasa3d.geometry.alignment import similarity
 from vasa3d.geometry.cameras import intrinsics, look_at, orbit, project
 from vasa3d.geometry.meshes import closest_points, rasterize_mesh
 from vasa3d.metrics import psnr
 from vasa3d.pipeline import render, turning_point
+from vasa3d.portrait.alignment import face_landmarks
 from vasa3d.types import F32, U8, Camera, Event
 
 VIEWS_DEGREES = (0, 30, 60)
