@@ -396,3 +396,13 @@ def test_rare_terms_come_once_a_round(every: int) -> None:
     for at in range(5):
         due = [step for step in range(3 * every) if _is_due(step, every, at)]
         assert len(due) == 3 and np.ptp(np.diff(due)) == 0
+
+
+def test_the_residual_leaves_alone_what_no_frame_shows(made, animator) -> None:
+    work = begin(made, animator, steps=24)
+    for _ in work.run():
+        pass
+    modes = work.trained.modes.detach().abs().amax((0, 2)).numpy()
+    surface = work.trained.to_avatar().gaussians.num_surface
+    assert (modes[surface:] == 0.0).mean() > 0.9  # hair and clothes
+    assert (modes[:surface] > 0.0).mean() > 0.2

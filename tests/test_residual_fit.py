@@ -1,8 +1,10 @@
 """The closed-form start of the VAS residual: what motion does to colours is found again, and chance is not."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from vasa3d.customisation.residual import Wish, mixing_of, modes_of, wish_of
+from vasa3d.customisation.residual import Wish, followed, mixing_of, modes_of, wish_of
 from vasa3d.renderer import render_cloud
 
 FRAMES, INPUTS, GAUSSIANS, RANK = 40, 12, 60, 2
@@ -17,7 +19,7 @@ def problem(noise: float, seed: int = 0):
     )
     asked = truth + noise * truth.std() * rng.normal(size=truth.shape)
     weight = rng.uniform(0.2, 3.0, (FRAMES, GAUSSIANS)).astype(np.float32)
-    wishes = [Wish(y.astype(np.float32), w) for y, w in zip(asked, weight, strict=False)]
+    wishes = [Wish(y.astype(np.float32), w, w) for y, w in zip(asked, weight, strict=False)]
     return x, truth, wishes
 
 
@@ -35,7 +37,7 @@ def test_frames_left_out_are_explained() -> None:
 def test_chance_explains_nothing() -> None:
     rng = np.random.default_rng(1)
     x, _, wishes = problem(0.0)
-    wishes = [Wish(rng.normal(size=w.change.shape).astype(np.float32), w.weight) for w in wishes]
+    wishes = [replace(w, change=rng.normal(size=w.change.shape).astype(np.float32)) for w in wishes]
     mixing = mixing_of(x[:FRAMES], wishes, RANK)
     modes = modes_of(x[:FRAMES] @ mixing.T, wishes)
     guess = np.einsum("fr,rnc->fnc", x[FRAMES:] @ mixing.T, modes)
@@ -45,7 +47,7 @@ def test_chance_explains_nothing() -> None:
 def test_inputs_that_stay_still_weigh_nothing_and_unseen_gaussians_stay() -> None:
     x, _, wishes = problem(0.0)
     x[:, 3] = 0.0
-    wishes = [Wish(w.change, np.where(np.arange(GAUSSIANS) == 5, 0.0, w.weight)) for w in wishes]
+    wishes = [replace(w, weight=np.where(np.arange(GAUSSIANS) == 5, 0.0, w.weight)) for w in wishes]
     mixing = mixing_of(x[:FRAMES], wishes, RANK)
     assert np.abs(mixing[:, 3]).max() < 1e-6
     modes = modes_of(x[:FRAMES] @ mixing.T, wishes)
@@ -71,3 +73,12 @@ def test_a_wish_brings_a_drawing_nearer(avatar) -> None:
     before, after = (np.abs(p.rgb - wanted).mean() for p in (drawn, again))
     assert after < 0.5 * before
     assert (wish.change[wish.weight == 0.0] == 0.0).all()
+
+
+def test_only_what_frames_show_follows_the_motion() -> None:
+    change, shown = np.zeros((4, 3), np.float32), np.array([5.0, 0.1, 9.0, 0.0], np.float32)
+    wishes = [
+        Wish(change, np.array(row, np.float32), shown)
+        for row in ((0.0, 0.04, 0.5, 0.0), (0.1, 0.06, 0.5, 0.0))
+    ]
+    assert followed(wishes).tolist() == [False, True, False, False]

@@ -218,12 +218,12 @@ def _customise(
     from vasa3d.customisation.trainer import Customisation, photo_frame
     from vasa3d.renderer.cuda import place_of
 
-    config = config.for_draft(len(draft.gaussians))
     yield Event("animate")
     # A model that cannot be used is told before the minutes of making frames.
     model = None
     if extras.sds is not None:
         model = ScoreDistillation.load(extras.sds, place_of(extras.device))
+    config = config.for_draft(len(draft.gaussians))
     frames = yield from source_events(analysis, draft, config, extras.video, extras.synthesizer)
     work = Customisation(
         draft,

@@ -27,7 +27,7 @@ MODULES = {
 }
 """Modules of the distributions that are not imported by their own names."""
 ENCODERS = {"libx264": "mp4 and mov", "aac": "sound in videos", "prores_ks": "transparent mov"}
-ASSETS = ("head", "latent", "motion", "pronunciation", "speech")
+ASSETS = ("creases", "head", "latent", "motion", "pronunciation", "speech")
 VOICES = ("espeak-ng", "flite", "festival")
 
 _LIBRARY_HINT = (
@@ -207,7 +207,7 @@ def _what_runs(missing: set[str]) -> dict[str, bool]:
     sound = media | {"asset speech", "asset motion", "asset latent"}
     face = media | {"pillow-heif", "mediapipe", "asset head"}  # mediapipe brings OpenCV
     film = face | {"encoder libx264", "encoder aac"}
-    photo = face | {"pymatting", "torch"}
+    photo = face | {"pymatting", "torch", "asset creases"}
     page = face | sound | {"soundfile"}
     uses = {
         "create": photo,

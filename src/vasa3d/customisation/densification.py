@@ -38,7 +38,7 @@ _CLOSE_UPS = (
     ("lidUpperLeft", "lidLowerLeft"), ("lidUpperRight", "lidLowerRight"), ("lipUpper", "lipLower"),
 )  # fmt: skip
 """Eyes and mouth also fill pictures of their own: small as they are, they are what people look at."""
-_LOOKED_AT = 4.0
+_LOOKED_AT = 6.0
 """How much more a pixel of those counts."""
 
 

@@ -29,6 +29,8 @@ _DAMPING = 0.05
 """Added to the normal equations of each Gaussian, relative to what frames that all show it would give."""
 _LEAST_WEIGHT = 0.3
 """Weight in pixels that a Gaussian has before its wish counts in full."""
+_LEAST_TOLD = 0.2
+"""Part of what a Gaussian shows that frames tell, below which it keeps still: all else would be chance."""
 _FARTHEST = 0.35
 
 
@@ -38,11 +40,13 @@ class Wish:
 
     Attributes:
         change: (N, 3) float32 change of colour.
-        weight: (N,) float32 weight in the frame, pixels.
+        weight: (N,) float32 weight where the frame is believed, pixels.
+        shown: (N,) float32 weight in all of the frame, pixels.
     """
 
     change: F32
     weight: F32
+    shown: F32
 
 
 def wish_of(
@@ -65,11 +69,20 @@ def wish_of(
     """
     drawn = render_cloud(cloud, camera, device=device)
     missing = rgb - drawn.rgb + ((drawn.alpha - alpha)[..., None] * 0.5)
-    image = np.concatenate([missing * confidence[..., None], confidence[..., None]], -1)
+    sure = confidence[..., None]
+    image = np.concatenate([missing * sure, sure, np.ones_like(sure)], -1)
     found = color_adjoint(cloud, camera, np.ascontiguousarray(image, np.float32), device=device)
     weight = found[:, 3]
     change = found[:, :3] / np.maximum(weight, _LEAST_WEIGHT)[:, None]
-    return Wish(np.clip(change, -_FARTHEST, _FARTHEST).astype(np.float32), weight)
+    change = np.clip(change, -_FARTHEST, _FARTHEST).astype(np.float32)
+    return Wish(change, weight, found[:, 4])
+
+
+def followed(wishes: Iterable[Wish]) -> np.ndarray:
+    """(N,) bool which Gaussians frames tell enough of that they may follow the motion."""
+    wishes = list(wishes)
+    told = np.sum([wish.weight for wish in wishes], axis=0)
+    return told > _LEAST_TOLD * np.sum([wish.shown for wish in wishes], axis=0)
 
 
 def mixing_of(inputs: F32, wishes: Iterable[Wish], rank: int) -> F32:

@@ -13,6 +13,7 @@ splitting, and what the mesh says of a view (``surface``).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -39,7 +40,7 @@ from vasa3d.customisation.objective import (
     sharpened,
 )
 from vasa3d.customisation.perceptual import load_lpips
-from vasa3d.customisation.residual import Wish, mixing_of, modes_of, wish_of
+from vasa3d.customisation.residual import Wish, followed, mixing_of, modes_of, wish_of
 from vasa3d.customisation.surface import (
     face_camera,
     hidden_share,
@@ -126,6 +127,7 @@ class Customisation:
         parameters = self.trained.parameters
         self.first = {name: parameters[name].detach().clone() for name in _MEMORY}
         self.first["held"] = self._tensor(1.0 + _HELD * hidden_share(draft))
+        self.first["followed"] = torch.ones(len(self.trained), device=self._place)
         self.gain = torch.zeros(len(self.trained), device=self._place)
         self.source = np.arange(len(self.trained))
         self._photo = Lesson(draft, photo, device=device)
@@ -244,6 +246,8 @@ class Customisation:
         self._regularisers(lesson, terms)
         losses = torch.stack(list(terms.values()))
         losses.sum().backward()
+        if trained.modes.grad is not None:
+            trained.modes.grad *= self.first["followed"][:, None]
         if config.budget is not None and self.step < _step_at(_DENSIFY_AT, config):
             with torch.no_grad():
                 width = trained.log_scales.amax(1).exp()
@@ -364,6 +368,8 @@ class Customisation:
         inputs = torch.stack([trained.inputs(one.pose) for one in self._lessons]).cpu().numpy()
         inputs[:, TRANSLATION] = 0.0  # frames hardly shift; what looks like its doing is chance
         wishes = [self._wish(lesson, False) for lesson in self._lessons]
+        told = followed(wishes)
+        self.first["followed"] = self._tensor(told.astype(np.float32))
         mixing = mixing_of(inputs, wishes, config.rank)
         weights = inputs @ mixing.T
         units = np.array(RESIDUAL_UNITS, np.float32)[COLOR]
@@ -371,11 +377,11 @@ class Customisation:
             colors = modes_of(weights, wishes)
             with torch.no_grad():
                 trained.mixing.copy_(torch.from_numpy(mixing))
-                trained.modes[:, :, COLOR] = self._tensor(colors / units)
+                trained.modes[:, :, COLOR] = self._tensor(colors * told[:, None] / units)
             if again < _REFITS:
                 rest = [self._wish(lesson, True) for lesson in self._lessons]
                 wishes = [
-                    Wish(wish.change + np.einsum("r,rnc->nc", row, colors), wish.weight)
+                    replace(wish, change=wish.change + np.einsum("r,rnc->nc", row, colors))
                     for wish, row in zip(rest, weights, strict=True)
                 ]
 
@@ -383,9 +389,9 @@ class Customisation:
         with torch.no_grad():
             posed = self.trained.pose(lesson.pose, residual=residual)
             cloud = GaussianCloud(*(value.cpu().numpy() for value in posed))
-            known = [
-                value.cpu().numpy() for value in (lesson.unlit(), lesson.alpha, lesson.confidence)
-            ]
+            # What the draft says in a frame's place is blurred: following it would blur what moves.
+            believed = lesson.confidence * lesson.known
+            known = [value.cpu().numpy() for value in (lesson.unlit(), lesson.alpha, believed)]
         # Shading is smooth: half the size says as much, in a quarter of the time.
         side = max(lesson.camera.width // 2, min(lesson.camera.width, _WISH_SIDE))
         pictures = (
