@@ -147,7 +147,8 @@ def _blend(items, splats, left, top, buffer, depth):  # pragma: no cover - compi
     for position in range(len(items)):
         # The order in depth is no order in memory: without this every splat is waited for.
         if position + FETCH_AHEAD < len(items):
-            prefetch(flat, np.intp(items[position + FETCH_AHEAD]) * SPLAT_WIDTH)
+            ahead = np.intp(items[position + FETCH_AHEAD]) * SPLAT_WIDTH
+            prefetch(flat, ahead)  # pyright: ignore[reportCallIssue]
         _blend_splat(splats[items[position]], left, top, buffer, depth)
         if position % CHECK_EVERY == CHECK_EVERY - 1 and is_opaque(buffer):
             break

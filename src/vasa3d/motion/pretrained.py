@@ -35,7 +35,7 @@ class PretrainedVoice:
 
     def __init__(self, folder: str | Path) -> None:
         try:
-            from transformers import AutoModel
+            from transformers import AutoModel  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingError(
                 "transformers is not installed.", hint='pip install "vasa3d[pretrained]"'
