@@ -22,7 +22,7 @@ _COLORS = {
 """Usual sRGB colours in full light."""
 _TEETH = {"teethUpper": 1.0, "teethLower": 0.9}
 """Brightness of each row of teeth beside those that a photo shows."""
-OPEN_MOUTH = {
+_OPEN_MOUTH = {
     "jawOpen": 0.45, "mouthUpperUpLeft": 0.8, "mouthUpperUpRight": 0.8,
     "mouthLowerDownLeft": 0.6, "mouthLowerDownRight": 0.6,
 }  # fmt: skip
@@ -49,7 +49,7 @@ def open_vertices(head: ArkitHead, identity: F32, offsets: F32) -> F32:
         offsets: (V, 3) displacements of the person's head, metres.
     """
     expression = np.zeros(NUM_CHANNELS, np.float32)
-    for name, value in OPEN_MOUTH.items():
+    for name, value in _OPEN_MOUTH.items():
         expression[ARKIT_INDEX[name]] = value
     joints = np.zeros((len(head.joint_names), 3), np.float32)
     person = head.personalised(identity, offsets)
