@@ -15,14 +15,15 @@ from vasa3d.renderer.autograd import RenderedTensors
 from vasa3d.renderer.cuda import place_of
 from vasa3d.types import Camera
 
-_MADE_UP_CONFIDENCE = 0.3
+_MADE_UP_CONFIDENCE = 0.05
 
 
 class Lesson:
     """A training frame.
 
-    What a frame does not know (closed lids, the inner mouth, hair in a new pose) the draft says, with little weight:
-    Gaussians that the photo shows only in part would else take on colours that show when they come forward.
+    What a frame does not know (closed lids, the inner mouth, hair in a new pose) the draft says: Gaussians that the
+    photo shows only in part would else take on colours that show when they come forward. It says so with little
+    weight, since it is more blurred than the photo.
 
     Args:
         draft: The draft.
