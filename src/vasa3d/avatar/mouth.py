@@ -16,7 +16,7 @@ from vasa3d.head import ArkitHead
 from vasa3d.types import ARKIT_INDEX, F32, NUM_CHANNELS
 
 _COLORS = {
-    "teethUpper": (0.94, 0.89, 0.82), "teethLower": (0.90, 0.84, 0.77), "gumsUpper": (0.72, 0.42, 0.40),
+    "teethUpper": (0.81, 0.77, 0.71), "teethLower": (0.77, 0.72, 0.66), "gumsUpper": (0.72, 0.42, 0.40),
     "gumsLower": (0.68, 0.39, 0.37), "tongue": (0.74, 0.41, 0.40), "mouthCavity": (0.46, 0.20, 0.18),
 }  # fmt: skip
 """Usual sRGB colours in full light."""
