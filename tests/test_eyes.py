@@ -7,6 +7,7 @@ import pytest
 
 from vasa3d.avatar.eyes import EYES, Eyes, _profile, _white_of
 from vasa3d.avatar.scene import Scene
+from vasa3d.avatar.surface import SurfaceCoats
 from vasa3d.head import load_head
 
 
@@ -69,8 +70,6 @@ def test_lashes_are_dark_lie_before_eyeballs_and_are_painted_on_none(scene, eyes
 
 
 def test_cells_of_lashes_ride_on_the_rims_of_lids(scene) -> None:
-    from vasa3d.avatar.surface import SurfaceCoats
-
     coats = SurfaceCoats(scene)
     coat = coats.detail_coat(6000)
     assert not scene.faces_of(*EYES)[coat.triangles].any()
